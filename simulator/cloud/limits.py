@@ -34,18 +34,14 @@ class Quota:
 
 
 # -- Kinesis Data Streams ----------------------------------------------------------------------------
-SHARD_WRITE_RECORDS = Quota(
-    "kinesis.shard.write.records_per_second", 1000, "records/s", "CAH service-sizes-and-limits"
-)
+SHARD_WRITE_RECORDS = Quota("kinesis.shard.write.records_per_second", 1000, "records/s", "CAH service-sizes-and-limits")
 SHARD_WRITE_BYTES = Quota(
     "kinesis.shard.write.bytes_per_second",
     MIB,
     "bytes/s",
     "CAH service-sizes-and-limits; partition keys included; 1 MiB as KPL's limiter has it",
 )
-SHARD_READ_CALLS = Quota(
-    "kinesis.shard.read.get_records_per_second", 5, "calls/s", "CAH service-sizes-and-limits"
-)
+SHARD_READ_CALLS = Quota("kinesis.shard.read.get_records_per_second", 5, "calls/s", "CAH service-sizes-and-limits")
 SHARD_READ_BYTES = Quota("kinesis.shard.read.bytes_per_second", 2 * MIB, "bytes/s", "CAH, BC GetRecords")
 PUT_RECORDS_MAX_RECORDS = Quota("kinesis.put_records.max_records", 500, "records", "BC PutRecords")
 PUT_RECORDS_MAX_BYTES = Quota("kinesis.put_records.max_bytes", 10 * MIB, "bytes", "BC, CAH (10 MiB since 2025-10)")

@@ -1,0 +1,235 @@
+"""The HTTP front of the embedded cloud: one ASGI application for every service.
+
+Kinesis is answered by our own engine on the event loop, so its calls are atomic and in order. DynamoDB (capacity
+ours, semantics moto's) and every other service (moto) are synchronous and not thread-safe: one worker thread
+takes them in turn, so that a slow scan never holds up a PutRecords. Under ``/_alleycat/`` the cloud speaks of
+itself: ``health``, ``metrics``, ``capacity``.
+
+Requests are told apart as AWS's clients send them: by ``X-Amz-Target`` first, then by the service in the SigV4
+credential scope. Any credentials are accepted, none at all are refused as AWS refuses them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+import orjson
+
+from simulator.cloud.dynamodb_api import DynamoDBApi
+from simulator.cloud.errors import AwsError
+from simulator.cloud.kinesis_api import CONTENT_TYPE, TARGET, KinesisApi, error_body
+from simulator.cloud.limits import LimitSettings
+from simulator.cloud.metrics import Metrics
+
+ACCOUNT_ID = "123456789012"
+DEFAULT_REGION = "us-east-1"
+DYNAMODB_TARGET = "DynamoDB_20120810"
+# The largest request any simulated operation takes is a PutRecords of 10 MiB, a third larger in base64.
+MAX_REQUEST_BYTES = 64 * 1024 * 1024
+
+Headers = dict[str, str]
+Answer = tuple[int, Headers, bytes]
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_CREDENTIAL = re.compile(r"Credential=[^/,\s]+/\d{8}/([^/,\s]+)/([^/,\s]+)/aws4_request")
+
+
+class OtherServices(Protocol):
+    """Whatever answers the services that are not simulated here."""
+
+    def call(self, method: str, url: str, headers: Headers, body: bytes) -> Answer: ...
+
+
+class Cloud:
+    """The embedded AWS account: its services, their limits and metrics, as one ASGI application."""
+
+    def __init__(
+        self,
+        settings: LimitSettings | None = None,
+        *,
+        dynamodb: DynamoDBApi | None = None,
+        others: OtherServices | None = None,
+        account_id: str = ACCOUNT_ID,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings or LimitSettings()
+        self.metrics = Metrics()
+        self.clock = clock
+        self.started_at = clock()
+        self.kinesis = KinesisApi(account_id, self.settings, self.metrics, clock)
+        self._dynamodb = dynamodb
+        self._others = others
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="alleycat-moto")
+
+    def close(self) -> None:
+        """Stop the worker thread; what is stored is gone with the process."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    # moto takes a second to import, and a stream alone does not need it.
+
+    @property
+    def dynamodb(self) -> DynamoDBApi:
+        if self._dynamodb is None:
+            from simulator.cloud.moto_store import MotoStore
+
+            self._dynamodb = DynamoDBApi(
+                MotoStore(), settings=self.settings, metrics=self.metrics, clock=self.clock
+            )
+        return self._dynamodb
+
+    @property
+    def others(self) -> OtherServices:
+        if self._others is None:
+            from simulator.cloud.moto_store import MotoServices
+
+            self._others = MotoServices()
+        return self._others
+
+    # -- ASGI ------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        body = await _read_body(receive)
+        if body is None:
+            status, headers, answer = 413, {"content-type": "text/plain"}, b"Request larger than 64 MiB\n"
+        else:
+            status, headers, answer = await self._answer(scope, body)
+        headers["content-length"] = str(len(answer))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()],
+            }
+        )
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer})
+
+    async def _answer(self, scope: Scope, body: bytes) -> Answer:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        path = scope["path"]
+        if path.startswith("/_alleycat/"):
+            return await self._own(path.removeprefix("/_alleycat/"), scope.get("query_string", b"").decode())
+        service, _, operation = headers.get("x-amz-target", "").partition(".")
+        scope_match = _CREDENTIAL.search(headers.get("authorization", ""))
+        region = scope_match[1] if scope_match else DEFAULT_REGION
+        if service == TARGET or (scope_match and scope_match[2] == "kinesis"):
+            return self._kinesis(operation, headers, body, region)
+        loop = asyncio.get_running_loop()
+        if service == DYNAMODB_TARGET:
+            if scope_match is None:
+                return _missing_token("application/x-amz-json-1.0")
+            answer = await loop.run_in_executor(
+                self._worker, lambda: self.dynamodb.handle(operation, body, region, headers)
+            )
+            return answer.status, dict(answer.headers), answer.body
+        query = scope.get("query_string", b"").decode()
+        url = f"http://{headers.get('host', 'localhost')}{_raw_path(scope)}{'?' + query if query else ''}"
+        return await loop.run_in_executor(
+            self._worker, lambda: self.others.call(scope["method"], url, headers, body)
+        )
+
+    def _kinesis(self, operation: str, headers: Headers, body: bytes, region: str) -> Answer:
+        answer_headers = {"content-type": CONTENT_TYPE, **request_ids()}
+        content_type = headers.get("content-type", "").partition(";")[0].strip()
+        if content_type != CONTENT_TYPE:
+            error = AwsError("UnknownOperationException", f"Content-Type {content_type or 'missing'}: send {CONTENT_TYPE}")
+            return error.status, answer_headers, error_body(error)
+        if "authorization" not in headers:
+            error = AwsError("MissingAuthenticationTokenException", "Missing Authentication Token")
+            return error.status, answer_headers, error_body(error)
+        status, answer = self.kinesis.handle(operation, body, region)
+        return status, answer_headers, answer
+
+    async def _own(self, page: str, query: str) -> Answer:
+        """What the cloud says of itself, as JSON."""
+        now = self.clock()
+        if page == "health":
+            told: Any = {"status": "ok", "uptime_s": round(now - self.started_at, 3), "services": _services()}
+        elif page == "metrics":
+            since = parse_qs(query).get("since", ["0"])[0]
+            try:
+                told = self.metrics.to_json(float(since))
+            except ValueError:
+                return 400, {"content-type": "text/plain"}, f"since={since}: give seconds since the epoch\n".encode()
+        elif page == "capacity":
+            told = await asyncio.get_running_loop().run_in_executor(self._worker, self._capacity, now)
+        else:
+            pages = "/_alleycat/health, /_alleycat/metrics, /_alleycat/capacity"
+            return 404, {"content-type": "text/plain"}, f"No such page. There are {pages}\n".encode()
+        return 200, {"content-type": "application/json"}, orjson.dumps(told)
+
+    def _capacity(self, now: float) -> dict[str, Any]:
+        """Provisioned units and burst left of every table and index; levels of every shard."""
+        streams = {
+            stream.name: [
+                {
+                    "ShardId": shard.shard_id,
+                    "Open": shard.is_open,
+                    "RecordsStored": shard.log.end - shard.log.first,
+                    "BytesStored": shard.log.bytes_stored,
+                }
+                for shard in stream.shards
+            ]
+            for kinesis in self.kinesis.regions.values()
+            for stream in kinesis.streams.values()
+        }
+        tables = self._dynamodb.describe_capacity(now) if self._dynamodb is not None else {}
+        return {"streams": streams, "tables": tables}
+
+
+def request_ids() -> Headers:
+    """The two ids that every answer of AWS carries."""
+    return {"x-amzn-requestid": str(uuid.uuid4()), "x-amz-id-2": uuid.uuid4().hex * 2}
+
+
+def _services() -> Iterable[str]:
+    return ["kinesis", "dynamodb", "everything else by moto"]
+
+
+def _missing_token(content_type: str) -> Answer:
+    error = AwsError("MissingAuthenticationTokenException", "Missing Authentication Token")
+    return error.status, {"content-type": content_type, **request_ids()}, error_body(error)
+
+
+def _raw_path(scope: Scope) -> str:
+    """The path as sent: S3 keys keep their percent-encoding."""
+    raw = scope.get("raw_path")
+    return str(raw.decode("latin-1").partition("?")[0]) if raw else str(scope["path"])
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole request body; None when it is larger than anything an operation takes."""
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    parts = [body]
+    size = len(body)
+    while message.get("more_body"):
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_REQUEST_BYTES:
+            return None
+    return b"".join(parts)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
