@@ -1,0 +1,305 @@
+"""The thread that reads one shard for one mapping: does what its schedule says, and survives what happens.
+
+Throttles, lost connections and missing streams are retried and told by :meth:`ShardPoller.statistics`. An exception
+nobody expected is recorded there too, and the shard starts again from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Event, Lock, Thread
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from consumers.runtime.batches import Outcome, interpret
+from consumers.runtime.checkpoints import Checkpoints
+from consumers.runtime.config import MappingConfig, RuntimeSettings
+from consumers.runtime.errors import CheckpointError
+from consumers.runtime.event import Record
+from consumers.runtime.function import STOPPED, Function, InvokeResult
+from consumers.runtime.shard_schedule import Finished, Invoke, Poll, ShardSchedule, Wait
+from consumers.runtime.statistics import Failure, FunctionMeter, ShardStatistics
+
+THROTTLES = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "LimitExceededException",
+        "KMSThrottlingException",
+        "ThrottlingException",
+    }
+)
+LONGEST_NAP_S = 1.0
+"""A thread looks at the clock at least this often, so that a clock set back is noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class MappingContext:
+    """What all threads of a mapping share."""
+
+    mapping: MappingConfig
+    settings: RuntimeSettings
+    client: Any
+    function: Function
+    meter: FunctionMeter
+    checkpoints: Checkpoints
+    clock: Callable[[], float]
+    stopping: Event
+    log: Callable[[str, str], None]
+
+
+class ShardPoller:
+    """Runs one :class:`ShardSchedule` on a thread of its own, until the shard is drained or the runtime stops."""
+
+    def __init__(
+        self,
+        context: MappingContext,
+        shard_id: str,
+        *,
+        start_at_latest: bool,
+        on_finished: Callable[[str], None],
+    ) -> None:
+        self.shard_id = shard_id
+        self._context = context
+        self._on_finished = on_finished
+        self._lock = Lock()
+        self._iterator: str | None = None
+        self._crashes = self._crashes_in_a_row = self._read_throttles = 0
+        self._status = "starting"
+        self._last_error: Failure | None = None
+        # Of schedules that crashed, so that counts never go back.
+        self._earlier = (0, 0, 0)
+        self._schedule = self._new_schedule()
+        self._saved = self._schedule.checkpoint
+        if start_at_latest and context.checkpoints.get(shard_id) is None:
+            self._schedule.start_at(context.clock())
+        self._thread = Thread(target=self._run, name=f"{context.mapping.name}/{shard_id}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread; returns whether it has ended."""
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
+
+    def caught_up(self, since: float) -> bool:
+        with self._lock:
+            return self._schedule.caught_up(since)
+
+    def statistics(self) -> ShardStatistics:
+        with self._lock:
+            schedule = self._schedule
+            opened = schedule.checkpoint.window
+            retries, records, windows = self._earlier
+            return ShardStatistics(
+                status=self._status,
+                sequence_number=schedule.checkpoint.sequence_number,
+                millis_behind=schedule.millis_behind,
+                buffered=schedule.buffered,
+                window_start_s=opened.window.start_s if opened is not None else None,
+                retries=retries + schedule.retries,
+                dropped_records=records + schedule.dropped_records,
+                dropped_windows=windows + schedule.dropped_windows,
+                read_throttles=self._read_throttles,
+                crashes=self._crashes,
+                last_error=self._last_error,
+            )
+
+    # -- the thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._context.stopping.is_set():
+            try:
+                self._step()
+                if self._status == "finished":
+                    self._on_finished(self.shard_id)
+                    return
+            except Exception as error:
+                self._crashed(error)
+        if self._status != "crashed":
+            self._status = "stopped"
+
+    def _step(self) -> None:
+        now = self._context.clock()
+        with self._lock:
+            action = self._schedule.next_action(now)
+        self._save()
+        match action:
+            case Poll():
+                self._poll(action)
+            case Invoke():
+                self._invoke(action)
+            case Wait():
+                if self._schedule.is_blocked:
+                    self._status = "blocked"
+                self._context.stopping.wait(min(LONGEST_NAP_S, max(0.0, action.until - now)))
+            case Finished():
+                self._status = "finished"
+
+    def _crashed(self, error: Exception) -> None:
+        context = self._context
+        with self._lock:
+            old = self._schedule
+            retries, records, windows = self._earlier
+            self._earlier = (
+                retries + old.retries,
+                records + old.dropped_records,
+                windows + old.dropped_windows,
+            )
+            self._crashes += 1
+            self._crashes_in_a_row += 1
+            self._iterator = None
+            self._schedule = self._new_schedule()
+            self._saved = self._schedule.checkpoint
+        self._status = "crashed"
+        self._record_error(type(error).__name__, str(error))
+        context.stopping.wait(context.settings.unreachable.delay_s(self._crashes_in_a_row))
+
+    def _new_schedule(self) -> ShardSchedule:
+        context = self._context
+        return ShardSchedule(
+            context.mapping,
+            self.shard_id,
+            context.settings,
+            context.clock(),
+            context.checkpoints.get(self.shard_id),
+            rng=random.random,
+        )
+
+    def _save(self) -> None:
+        """Keep the checkpoint if it moved. A full disk costs a replay later, not the shard."""
+        checkpoint = self._schedule.checkpoint
+        if checkpoint is self._saved:
+            return
+        self._saved = checkpoint
+        try:
+            self._context.checkpoints.save(self.shard_id, checkpoint)
+        except CheckpointError as error:
+            self._record_error("CheckpointError", str(error))
+
+    def _record_error(self, error_type: str, message: str) -> None:
+        before = self._last_error
+        self._last_error = Failure(self._context.clock(), error_type, message)
+        # A failure that repeats every second is said once.
+        if before is None or before.type != error_type:
+            self._context.log(self._context.mapping.name, f"{self.shard_id}: {error_type}: {message}")
+
+    # -- reading ---------------------------------------------------------------------------------------
+
+    def _poll(self, action: Poll) -> None:
+        context, schedule = self._context, self._schedule
+        began = context.clock()
+        try:
+            if self._iterator is None:
+                answer = context.client.get_shard_iterator(
+                    StreamName=context.mapping.stream_name, ShardId=self.shard_id, **action.position.arguments
+                )
+                self._iterator = answer["ShardIterator"]
+            answer = context.client.get_records(ShardIterator=self._iterator, Limit=context.settings.get_records_limit)
+        except ClientError as error:
+            self._poll_refused(error)
+            return
+        except BotoCoreError as error:
+            self._poll_failed("unreachable", type(error).__name__, str(error))
+            return
+        records = [self._record(record) for record in answer["Records"]]
+        self._iterator = answer.get("NextShardIterator")
+        with self._lock:
+            schedule.on_poll_result(
+                began,
+                context.clock(),
+                records,
+                int(answer.get("MillisBehindLatest") or 0),
+                shard_ended=self._iterator is None,
+            )
+        self._crashes_in_a_row = 0
+        self._status = "reading"
+
+    def _record(self, record: dict[str, Any]) -> Record:
+        arrival = record["ApproximateArrivalTimestamp"]
+        return self._schedule.events.record(
+            record["SequenceNumber"],
+            record["PartitionKey"],
+            record["Data"],
+            arrival.timestamp() if isinstance(arrival, datetime) else arrival,
+        )
+
+    def _poll_refused(self, error: ClientError) -> None:
+        code = error.response["Error"]["Code"]
+        now = self._context.clock()
+        if code in THROTTLES:
+            self._read_throttles += 1
+            self._status = "throttled"
+            with self._lock:
+                self._schedule.on_poll_throttled(now)
+        elif code == "ExpiredIteratorException":
+            self._iterator = None
+            with self._lock:
+                self._schedule.on_iterator_expired(now)
+        else:
+            self._poll_failed("unreachable", code, error.response["Error"].get("Message", ""))
+
+    def _poll_failed(self, status: str, error_type: str, message: str) -> None:
+        self._iterator = None
+        self._status = status
+        self._record_error(error_type, message)
+        with self._lock:
+            self._schedule.on_poll_failed(self._context.clock())
+
+    # -- invoking --------------------------------------------------------------------------------------
+
+    def _invoke(self, action: Invoke) -> None:
+        context = self._context
+        self._status = "invoking"
+        event = action.event()
+        began = context.clock()
+        age_ms = max(0.0, (began - action.records[-1].arrival_s) * 1000) if action.records else None
+        context.meter.began(began, age_ms)
+        began_exact = time.monotonic()
+        try:
+            result = context.function.invoke(event)
+        except BaseException as error:
+            duration_ms = (time.monotonic() - began_exact) * 1000
+            broken = InvokeResult(
+                request_id="",
+                error_type=type(error).__name__,
+                error_message=str(error),
+                duration_ms=duration_ms,
+            )
+            context.meter.ended(context.clock(), broken)
+            raise
+        now = context.clock()
+        context.meter.ended(now, result)
+        outcome = self._outcome(action, result)
+        if outcome.failure is not None:
+            self._record_error(*outcome.failure)
+            if result.error_type is None:
+                context.meter.failed(now, outcome.failure)
+        context.meter.processed(outcome.processed)
+        with self._lock:
+            self._schedule.on_invoke_result(outcome, now)
+        self._save()
+        self._status = "blocked" if self._schedule.is_blocked else "reading"
+
+    def _outcome(self, action: Invoke, result: InvokeResult) -> Outcome:
+        # Stopped is neither a success nor an attempt: the batch is still the first after the checkpoint.
+        if result.is_throttled or result.error_type == STOPPED:
+            return Outcome(0, is_throttled=True)
+        if result.payload is None:
+            return Outcome(0, (result.error_type or "Unknown", result.error_message))
+        return interpret(
+            result.payload,
+            _sequence_numbers(action.records),
+            report_batch_item_failures=self._context.mapping.report_batch_item_failures,
+            is_windowed=action.window is not None,
+            is_final=action.is_final,
+        )
+
+
+def _sequence_numbers(records: Sequence[Record]) -> list[str]:
+    return [record.sequence_number for record in records]
