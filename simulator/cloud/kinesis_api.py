@@ -234,6 +234,8 @@ class KinesisApi:
         if not shard.admit_read(now):
             for dims in (dimensions, shard_dimensions):
                 self.metrics.record(NAMESPACE, "ReadProvisionedThroughputExceeded", dims, 1, now)
+            if shard.read_bytes.tokens < 0:
+                self.metrics.record("Alleycat/Kinesis", "RefusedReadsByBytes", shard_dimensions, 1, now)
             raise AwsError(
                 "ProvisionedThroughputExceededException",
                 f"Rate exceeded for shard {shard.shard_id} in stream {stream.name} under account {stream.account_id}.",

@@ -1,0 +1,160 @@
+"""DynamoDB's answers: the wire form, the errors in AWS's words, ``ConsumedCapacity``, and the metrics.
+
+Shapes and texts are botocore's model and the AWS documentation's, as far as they are not the store's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from simulator.cloud.dynamodb import Admission, Cost, TableSpec
+from simulator.cloud.metrics import Dimensions, Metrics
+
+ERRORS = "com.amazonaws.dynamodb.v20120810#"
+FRONT_END_ERRORS = "com.amazon.coral.service#"
+_FRONT_END = {"SerializationException", "UnknownOperationException"}
+CONSUMED_CAPACITY_VALUES = ("INDEXES", "TOTAL", "NONE")
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer as HTTP carries it; ``content-length`` is the server's to add."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def respond(status: int, body: bytes) -> Response:
+    """``body`` with the headers that DynamoDB sends, its CRC among them."""
+    headers = {
+        "content-type": "application/x-amz-json-1.0",
+        "x-amzn-requestid": base64.b32encode(os.urandom(33))[:52].decode(),
+        "x-amz-crc32": str(binascii.crc32(body)),
+    }
+    return Response(status, headers, body)
+
+
+def error_body(code: str, message: str | None, **members: Any) -> bytes:
+    """An exception's JSON; ``members`` are those it has besides ``message``."""
+    namespace = FRONT_END_ERRORS if code in _FRONT_END else ERRORS
+    return orjson.dumps({"__type": namespace + code, "message": message, **members})
+
+
+def throttled_body(admission: Admission) -> bytes:
+    """The exception of a provisioned table or index that cannot pay."""
+    reasons = [{"reason": why.reason, "resource": why.resource} for why in admission.throttled_by]
+    return error_body("ProvisionedThroughputExceededException", admission.message, ThrottlingReasons=reasons)
+
+
+def cancelled_body(messages: list[str | None]) -> bytes:
+    """A transaction that capacity cancelled: per item the throttling text, ``None`` for one not to blame."""
+    codes = ["None" if message is None else "ProvisionedThroughputExceeded" for message in messages]
+    reasons = [
+        {"Code": code} if message is None else {"Code": code, "Message": message}
+        for code, message in zip(codes, messages, strict=True)
+    ]
+    told = "Transaction cancelled, please refer cancellation reasons for specific reasons "
+    told += f"[{', '.join(codes)}]"
+    body = {"__type": f"{ERRORS}TransactionCanceledException", "Message": told}
+    return orjson.dumps({**body, "CancellationReasons": reasons})
+
+
+def error_code(body: bytes) -> str:
+    """The short name of the exception in an error's ``body``, empty when there is none."""
+    try:
+        return str(orjson.loads(body).get("__type", "")).rpartition("#")[2]
+    except (orjson.JSONDecodeError, AttributeError):
+        return ""
+
+
+def consumed_capacity(spec: TableSpec, cost: Cost, detail: str, transaction: str = "") -> dict[str, Any] | None:
+    """``ConsumedCapacity`` of one table at ``detail`` (NONE, TOTAL, INDEXES); ``None`` for NONE.
+
+    ``transaction`` is ``Read`` or ``Write`` for transactions, which tell their units under that name too.
+    """
+    if detail == "NONE":
+        return None
+
+    def units(amount: float) -> dict[str, float]:
+        told = {"CapacityUnits": amount}
+        if transaction:
+            told[f"{transaction}CapacityUnits"] = amount
+        return told
+
+    told: dict[str, Any] = {"TableName": spec.name, **units(cost.total_units)}
+    if detail == "INDEXES":
+        told["Table"] = units(cost.item_units)
+        if cost.local:
+            told["LocalSecondaryIndexes"] = {name: units(amount) for name, amount in cost.local.items()}
+        if cost.global_:
+            told["GlobalSecondaryIndexes"] = {name: units(amount) for name, amount in cost.global_.items()}
+    return told
+
+
+def with_capacity(body: bytes, consumed: Any | None) -> bytes:
+    """A success's ``body`` with our ``ConsumedCapacity`` in place of the store's guess."""
+    if consumed is None and b'"ConsumedCapacity"' not in body:
+        return body
+    answer = orjson.loads(body)
+    answer.pop("ConsumedCapacity", None)
+    if consumed is not None:
+        answer["ConsumedCapacity"] = consumed
+    return orjson.dumps(answer)
+
+
+class CapacityMetrics:
+    """Records what CloudWatch's ``AWS/DynamoDB`` shows, under its names. ``direction`` is Read or Write."""
+
+    namespace = "AWS/DynamoDB"
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def _record(self, name: str, dimensions: Dimensions, value: float, now: float) -> None:
+        self._metrics.record(self.namespace, name, dimensions, value, now)
+
+    def consumed(self, direction: str, spec: TableSpec, cost: Cost, now: float) -> None:
+        """The table's own units (local indexes among them) and each global index's."""
+        name = f"Consumed{direction}CapacityUnits"
+        if cost.table_units:
+            self._record(name, _dimensions(spec.name), cost.table_units, now)
+        for index_name, units in cost.global_.items():
+            self._record(name, _dimensions(spec.name, index_name), units, now)
+
+    def throttled(self, direction: str, spec: TableSpec, admission: Admission, now: float) -> None:
+        """One throttle event on each resource that refused, by both of CloudWatch's names for it."""
+        for reason in admission.throttled_by:
+            dimensions = _dimensions(spec.name, reason.index_name)
+            self._record(f"{direction}ThrottleEvents", dimensions, 1, now)
+            self._record(f"{direction}ProvisionedThroughputThrottleEvents", dimensions, 1, now)
+
+    def throttled_request(self, table_name: str, operation: str, now: float) -> None:
+        """One a request, however many events; a batch counts when all of it was throttled."""
+        dimensions = (("TableName", table_name), ("Operation", operation))
+        self._record("ThrottledRequests", dimensions, 1, now)
+
+    def failed_condition(self, table_name: str, now: float) -> None:
+        self._record("ConditionalCheckFailedRequests", _dimensions(table_name), 1, now)
+
+    def provisioned(self, spec: TableSpec, now: float) -> None:
+        """What is provisioned, told when it is set."""
+        resources = [(None, spec.throughput), *((index.name, index.throughput) for index in spec.global_indexes)]
+        for index_name, throughput in resources:
+            if throughput is None or not throughput.write_units:
+                continue
+            dimensions = _dimensions(spec.name, index_name)
+            self._record("ProvisionedReadCapacityUnits", dimensions, throughput.read_units, now)
+            self._record("ProvisionedWriteCapacityUnits", dimensions, throughput.write_units, now)
+
+
+def _dimensions(table_name: str, index_name: str | None = None) -> Dimensions:
+    if index_name is None:
+        return (("TableName", table_name),)
+    return (("TableName", table_name), ("GlobalSecondaryIndexName", index_name))

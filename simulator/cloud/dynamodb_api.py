@@ -1,0 +1,175 @@
+"""The DynamoDB front: one request in, one answer out.
+
+Semantics and texts are the store's (:mod:`simulator.cloud.store`, in practice moto), capacity is ours
+(:mod:`simulator.cloud.dynamodb`). A write is staged, priced by the images before and after, admitted or
+refused, and only then made real, so a throttled write changes no item and leaves no stream record. A read
+costs by what it evaluated. Validation errors of the store cost nothing; a failed condition costs the item it
+looked at.
+
+Control operations pass to the store, and keep the tables' buckets in step. What is neither priced nor
+throttled here: PartiQL, backups, imports and exports.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from simulator.cloud.dynamodb import (
+    Admission,
+    Cost,
+    ResourceCapacity,
+    TableCapacity,
+    TableSpec,
+    failed_condition_cost,
+    write_cost,
+)
+from simulator.cloud.dynamodb_answers import (
+    CapacityMetrics,
+    Response,
+    consumed_capacity,
+    error_body,
+    error_code,
+    respond,
+    throttled_body,
+    with_capacity,
+)
+from simulator.cloud.dynamodb_batches import Batches
+from simulator.cloud.dynamodb_requests import Call, as_item, as_object, as_text, check_request
+from simulator.cloud.dynamodb_tables import Tables
+from simulator.cloud.errors import AwsError
+from simulator.cloud.item_size import ItemFormatError, read_units
+from simulator.cloud.limits import LimitSettings
+from simulator.cloud.metrics import Metrics
+from simulator.cloud.store import Store, Target
+
+
+class DynamoDBApi:
+    """DynamoDB on ``store``, with the limits of ``settings``; ``clock`` gives seconds since the epoch.
+
+    Synchronous; calls from several threads are served one after the other.
+    """
+
+    def __init__(self, store: Store, *, settings: LimitSettings, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._metrics = CapacityMetrics(metrics)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tables = Tables(store, settings, self._metrics)
+        batches = Batches(store, self._tables, self._metrics)
+        self._handlers: dict[str, Callable[[Call], Response]] = {
+            "PutItem": self._write,
+            "UpdateItem": self._write,
+            "DeleteItem": self._write,
+            "GetItem": self._read,
+            "Query": self._read,
+            "Scan": self._read,
+            "BatchWriteItem": batches.batch_write,
+            "BatchGetItem": batches.batch_get,
+            "TransactWriteItems": batches.transact_write,
+            "TransactGetItems": batches.transact_get,
+            "CreateTable": self._create_or_update_table,
+            "UpdateTable": self._create_or_update_table,
+            "DeleteTable": self._delete_table,
+        }
+
+    def handle(
+        self, target_operation: str, body: bytes, region: str, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """Answer one request.
+
+        ``target_operation`` is the operation's name or the whole ``X-Amz-Target``; ``body`` its JSON. Never
+        raises for what a client sent: errors are answers with status 400 or 500. ``headers`` are not needed.
+        """
+        operation = target_operation.rpartition(".")[2]
+        with self._lock:
+            try:
+                params = as_object(orjson.loads(body or b"{}"))
+                check_request(operation, params)
+                call = Call(operation, params, body or b"{}", region, self._clock())
+                return self._handlers.get(operation, self._pass)(call)
+            except orjson.JSONDecodeError:
+                return respond(400, error_body("SerializationException", "The body is not JSON"))
+            except ItemFormatError as error:
+                return respond(400, error_body("SerializationException", str(error)))
+            except AwsError as error:
+                return respond(error.status, error_body(error.code, error.message))
+
+    def describe_capacity(self, now: float) -> dict[str, list[ResourceCapacity]]:
+        """By table ARN, the capacity of the table and of its global indexes: provisioned, saved, at most."""
+        with self._lock:
+            return self._tables.levels(now)
+
+    # -- tables ----------------------------------------------------------------------------------------
+
+    def _pass(self, call: Call) -> Response:
+        return respond(*self._store.call(call.operation, call.body, call.region))
+
+    def _create_or_update_table(self, call: Call) -> Response:
+        answer = self._store.call(call.operation, call.body, call.region)
+        if answer.status == 200:
+            spec = TableSpec.from_description(orjson.loads(answer.body)["TableDescription"])
+            self._tables.keep(spec, call.region, call.now)
+        return respond(*answer)
+
+    def _delete_table(self, call: Call) -> Response:
+        answer = self._store.call(call.operation, call.body, call.region)
+        if answer.status == 200:
+            self._tables.forget(call.params["TableName"], call.region)
+        return respond(*answer)
+
+    # -- single items ----------------------------------------------------------------------------------
+
+    def _write(self, call: Call) -> Response:
+        key_of = as_item(call.params["Item" if call.operation == "PutItem" else "Key"])
+        target = Target(as_text(call.params["TableName"]), key_of)
+        staged = self._store.stage(call.operation, [target], call.body, call.region)
+        failed_condition = staged.answer.status != 200
+        if failed_condition and error_code(staged.answer.body) != "ConditionalCheckFailedException":
+            return respond(*staged.answer)
+        table = self._tables.of(target.table, call)
+        (change,) = staged.changes
+        if failed_condition:
+            cost = failed_condition_cost(change.before)
+        else:
+            cost = write_cost(table.spec, change.before, change.after)
+        admission = table.admit_write(cost.table_units, cost.global_, call.now)
+        if not admission.admitted:
+            return self._throttled("Write", table, admission, call)
+        self._metrics.consumed("Write", table.spec, cost, call.now)
+        if failed_condition:
+            self._metrics.failed_condition(table.spec.name, call.now)
+            return respond(*staged.answer)
+        self._store.commit(staged.changes, call.region)
+        return respond(200, with_capacity(staged.answer.body, consumed_capacity(table.spec, cost, call.detail)))
+
+    def _read(self, call: Call) -> Response:
+        key = as_item(call.params["Key"]) if call.operation == "GetItem" else {}
+        target = Target(as_text(call.params["TableName"]), key)
+        read = self._store.read(call.operation, [target], call.body, call.region)
+        if read.answer.status != 200:
+            return respond(*read.answer)
+        table = self._tables.of(target.table, call)
+        units = read_units(read.evaluated_bytes[0], bool(call.params.get("ConsistentRead")))
+        cost, index_name = _read_cost(table.spec, units, call.params.get("IndexName"))
+        admission = table.admit_read(units, call.now, index_name)
+        if not admission.admitted:
+            return self._throttled("Read", table, admission, call)
+        self._metrics.consumed("Read", table.spec, cost, call.now)
+        return respond(200, with_capacity(read.answer.body, consumed_capacity(table.spec, cost, call.detail)))
+
+    def _throttled(self, direction: str, table: TableCapacity, admission: Admission, call: Call) -> Response:
+        self._metrics.throttled(direction, table.spec, admission, call.now)
+        self._metrics.throttled_request(table.spec.name, call.operation, call.now)
+        return respond(400, throttled_body(admission))
+
+
+def _read_cost(spec: TableSpec, units: float, index_name: str | None) -> tuple[Cost, str | None]:
+    """The cost of a read, and the global index that pays for it (``None``: the table)."""
+    if index_name is None:
+        return Cost(units), None
+    if any(index.name == index_name for index in spec.local_indexes):
+        return Cost(0.0, local={index_name: units}), None
+    return Cost(0.0, global_={index_name: units}), index_name
