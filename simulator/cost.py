@@ -1,0 +1,51 @@
+"""What a run on a real account will cost, before it starts.
+
+Prices are us-east-1, in USD, as read from AWS's price list in the month beside each; other regions differ. The
+estimate rounds every hourly price up to the hour that AWS would bill and knows nothing of free tiers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from simulator.deployment import Deployment
+
+SHARD_HOUR = 0.015  # price list 2024-07
+PUT_PAYLOAD_UNIT_MILLION = 0.014  # per million 25 KB units, each record rounded up; price list 2024-07
+WCU_HOUR = 0.00065  # price list 2024-11
+RCU_HOUR = 0.00013  # price list 2024-11
+LAMBDA_REQUEST_MILLION = 0.20  # price list 2024-07
+LAMBDA_GB_SECOND = 0.0000166667  # x86, price list 2024-07
+
+
+@dataclass(frozen=True, slots=True)
+class CostLine:
+    """One line of the bill."""
+
+    what: str
+    usd: float
+
+
+def estimate(deployment: Deployment, messages: int, seconds: int) -> list[CostLine]:
+    """The bill of a run of ``messages`` over ``seconds`` on ``deployment`` while it stands."""
+    hours = math.ceil(seconds / 3600)
+    shards = sum(stream.shard_count for stream in deployment.streams)
+    wcu = rcu = 0.0
+    for table in deployment.tables:
+        for one in (table, *(index for index in table.indexes if index.kind == "GSI")):
+            wcu += one.wcu or 0
+            rcu += one.rcu or 0
+    # At most one invocation a second and shard for each function; each busy for the whole time.
+    functions = len(deployment.functions)
+    invocations = functions * shards * seconds
+    gigabyte_seconds = sum(function.memory_mb / 1024 for function in deployment.functions) * shards * seconds
+    return [
+        CostLine(f"{shards} shards for {hours} h", shards * hours * SHARD_HOUR),
+        CostLine(f"{messages:,} PUT payload units", messages / 1e6 * PUT_PAYLOAD_UNIT_MILLION),
+        CostLine(f"{wcu:,.0f} WCU and {rcu:,.0f} RCU for {hours} h", hours * (wcu * WCU_HOUR + rcu * RCU_HOUR)),
+        CostLine(
+            f"up to {invocations:,} invocations",
+            invocations / 1e6 * LAMBDA_REQUEST_MILLION + gigabyte_seconds * LAMBDA_GB_SECOND,
+        ),
+    ]

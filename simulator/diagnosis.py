@@ -1,0 +1,89 @@
+"""What holds a run up, in a sentence each, and what would fix it.
+
+Read from the limits that refused something lately and from the functions: a drain that takes minutes should say
+why. The advice names the flag that changes the setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.deployment import Deployment
+from simulator.utilisation import LimitUse
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong and what to change."""
+
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.problem} {self.remedy}"
+
+
+def diagnose(
+    recent: Sequence[LimitUse], window_s: float, functions: Iterable[Mapping[str, Any]], deployment: Deployment
+) -> list[Finding]:
+    """Findings, the most binding first.
+
+    :param recent: limit use over the last ``window_s`` seconds.
+    :param functions: entries of report.json's ``functions``.
+    """
+    findings = [
+        finding
+        for use in sorted(recent, key=lambda one: -one.throttled)
+        if use.throttled and (finding := _finding(use, window_s, deployment))
+    ]
+    for function in functions:
+        if function["timeouts"]:
+            findings.append(
+                Finding(
+                    f"{function['name']} was killed at its timeout {_times(function['timeouts'])}; each time its "
+                    "batch starts again.",
+                    "It waits for the writes above; --set FunctionTimeout=60 gives it longer.",
+                )
+            )
+    return findings
+
+
+def _finding(use: LimitUse, window_s: float, deployment: Deployment) -> Finding | None:
+    refused = f"{use.throttled:,} refused in {window_s:.0f} s"
+    parameters = deployment.parameters
+    if use.name.startswith("kinesis.shard.write"):
+        shards = sum(stream.shard_count for stream in deployment.streams)
+        return Finding(
+            f"{use.resource} takes {use.limit:,.0f} {use.unit} and is offered more ({refused}, sent again later).",
+            f"--shards {2 * shards} doubles it; a partition key that spreads (--partition-key racer) helps when only "
+            "one shard is hot.",
+        )
+    if use.name.startswith("kinesis.shard.read"):
+        return Finding(
+            f"{use.resource} gives {use.limit:,.0f} {use.unit} to all readers together ({refused}).",
+            "Fewer functions on the stream, or more shards (--shards), read more.",
+        )
+    word = "write" if ".write." in use.name else "read"
+    units = "WCU" if word == "write" else "RCU"
+    if use.name.startswith("dynamodb.index"):
+        name = f"Index{word.capitalize()}CapacityUnits"
+        advice = f"--set {name}={_more(use.limit)}" if name in parameters else f"More {units} on the index"
+        problem = f"Index {use.resource} has {use.limit:,.0f} {units} and no burst left ({refused}): every write waits."
+    elif use.name.startswith("dynamodb.table"):
+        advice = f"--{units.lower()} {_more(use.limit)}"
+        problem = f"Table {use.resource} has {use.limit:,.0f} {units} and no burst left ({refused})."
+    else:
+        return None
+    window = parameters.get("TumblingWindowInSeconds")
+    fewer = " and fewer result writes (--window 5)" if word == "write" and not window else ""
+    return Finding(problem, f"{advice}{fewer} would fix it.")
+
+
+def _more(limit: float) -> int:
+    return int(limit * 5)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"

@@ -1,0 +1,152 @@
+"""Where a race runs: the embedded cloud, or whatever AWS's own settings point at.
+
+One object gives every part the same clients and hands functions the same environment, so that nothing else
+knows which it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+import botocore.exceptions
+from botocore.config import Config
+
+from simulator.cloud.server import CloudProcess
+from simulator.deployment import Deployment
+
+
+class TargetError(Exception):
+    """The target could not be reached, or lacks what the race needs. The text says what to do (exit code 3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """``kind`` is ``local`` or ``aws``; ``environment`` is what functions need to find the same place."""
+
+    kind: str
+    region: str
+    endpoint_url: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cloud: CloudProcess | None = None
+
+    def client(self, service: str, **config: Any) -> Any:
+        """A boto3 client of ``service``; ``config`` are members of botocore's Config."""
+        keys: dict[str, Any] = {}
+        if self.kind == "local":
+            keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        settings: dict[str, Any] = {"retries": {"mode": "standard", "total_max_attempts": 10}, **config}
+        if self.endpoint_url:
+            settings["s3"] = {"addressing_style": "path"}
+        return boto3.session.Session(region_name=self.region, **keys).client(
+            service, endpoint_url=self.endpoint_url, config=Config(**settings)
+        )
+
+
+def local_target(cloud: CloudProcess, region: str) -> Target:
+    """The embedded cloud, already started."""
+    url = cloud.endpoint_url
+    return Target(
+        "local",
+        region,
+        url,
+        {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+        },
+        cloud,
+    )
+
+
+def aws_target() -> Target:
+    """What the usual variables and profile name; ``AWS_ENDPOINT_URL`` is honoured as everywhere.
+
+    :raises TargetError: without a region or credentials.
+    """
+    session = boto3.session.Session()
+    region = session.region_name
+    if not region:
+        raise TargetError("no AWS region is configured; set AWS_REGION, or choose a profile with AWS_PROFILE")
+    try:
+        credentials = session.get_credentials()
+    except botocore.exceptions.BotoCoreError as error:
+        raise TargetError(f"AWS credentials could not be loaded: {error}") from None
+    if credentials is None:
+        raise TargetError("no AWS credentials were found; set AWS_PROFILE, or run `aws configure`")
+    return Target("aws", region, None, {"AWS_REGION": region, "AWS_DEFAULT_REGION": region})
+
+
+@contextlib.contextmanager
+def reaching(target: Target, what: str) -> Iterator[None]:
+    """Turn botocore's errors while doing ``what`` into one :class:`TargetError`."""
+    try:
+        yield
+    except botocore.exceptions.ClientError as error:
+        told = error.response["Error"]
+        raise TargetError(f"{what} failed: {told.get('Code')}: {told.get('Message')}") from None
+    except botocore.exceptions.BotoCoreError as error:
+        where = target.endpoint_url or f"AWS in {target.region}"
+        raise TargetError(f"{what} failed: {where} gave no answer ({error})") from None
+
+
+def provision(target: Target, deployment: Deployment) -> None:
+    """Create every stream, table, bucket and queue of ``deployment``, and wait until they can be used.
+
+    :raises TargetError: when one cannot be created.
+    """
+    with reaching(target, "creating the stream"):
+        kinesis = target.client("kinesis")
+        for stream in deployment.streams:
+            kinesis.create_stream(StreamName=stream.name, ShardCount=stream.shard_count)
+        for stream in deployment.streams:
+            kinesis.get_waiter("stream_exists").wait(StreamName=stream.name, WaiterConfig={"Delay": 1})
+    with reaching(target, "creating the table"):
+        dynamodb = target.client("dynamodb")
+        for table in deployment.tables:
+            dynamodb.create_table(**table.create_table_kwargs())
+        for table in deployment.tables:
+            dynamodb.get_waiter("table_exists").wait(TableName=table.name, WaiterConfig={"Delay": 1})
+    if deployment.buckets:
+        with reaching(target, "creating the bucket"):
+            s3 = target.client("s3")
+            elsewhere = {} if target.region == "us-east-1" else {"LocationConstraint": target.region}
+            for bucket in deployment.buckets:
+                s3.create_bucket(
+                    Bucket=bucket.name, **({"CreateBucketConfiguration": elsewhere} if elsewhere else {})
+                )
+    if deployment.queues:
+        with reaching(target, "creating the queue"):
+            sqs = target.client("sqs")
+            for queue in deployment.queues:
+                sqs.create_queue(QueueName=queue.name)
+
+
+def require(target: Target, deployment: Deployment) -> None:
+    """Check that what ``deployment`` names exists on a target that is not ours to provision.
+
+    :raises TargetError: naming what is missing and how to deploy it.
+    """
+    for service, resources, describe, argument in (
+        ("kinesis", deployment.streams, "describe_stream_summary", "StreamName"),
+        ("dynamodb", deployment.tables, "describe_table", "TableName"),
+    ):
+        client = target.client(service, connect_timeout=5)
+        for resource in resources:
+            try:
+                with reaching(target, f"looking for {resource.name}"):
+                    getattr(client, describe)(**{argument: resource.name})
+            except TargetError as error:
+                if "ResourceNotFoundException" in str(error):
+                    noun = "stream" if service == "kinesis" else "table"
+                    where = target.endpoint_url or target.region
+                    raise TargetError(
+                        f"there is no {noun} {resource.name} in {where}; deploy it first: "
+                        f"sam build && sam deploy --config-env {deployment.config_env}"
+                    ) from None
+                raise

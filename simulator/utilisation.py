@@ -1,0 +1,143 @@
+"""How much of each limit a run used, from the cloud's one-second metrics.
+
+A peak is the busiest whole second. Buckets hold a second's worth (shards) or up to 300 s (tables), so a second may
+show more than the rate: that is burst being spent, and ``utilisation`` above 1 says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.cloud import limits
+from simulator.cloud.limits import Quota
+from simulator.deployment import Deployment
+
+Point = list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitUse:
+    """One limit of one resource: ``limit`` and ``peak`` are in ``unit``; ``throttled`` counts refusals by it."""
+
+    name: str
+    resource: str
+    limit: float
+    unit: str
+    peak: float
+    throttled: int
+    total: float
+
+    @property
+    def utilisation(self) -> float:
+        return self.peak / self.limit if self.limit else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As in report.json."""
+        return {
+            "name": self.name,
+            "resource": self.resource,
+            "limit": self.limit,
+            "unit": self.unit,
+            "peak": round(self.peak, 3),
+            "utilisation": round(self.utilisation, 4),
+            "throttled": self.throttled,
+            "total": round(self.total, 3),
+        }
+
+
+class MetricsView:
+    """Look-ups in the answer of ``GET /_alleycat/metrics``."""
+
+    def __init__(self, metrics: Mapping[str, Any]) -> None:
+        self._series: dict[tuple[str, str, tuple[tuple[str, str], ...]], list[Point]] = {
+            (one["Namespace"], one["MetricName"], tuple(sorted(one["Dimensions"].items()))): one["Points"]
+            for one in metrics["metrics"]
+        }
+
+    def points(self, namespace: str, name: str, **dimensions: str) -> list[Point]:
+        """``[second, SampleCount, Sum, Minimum, Maximum]`` of exactly these dimensions; empty when unknown."""
+        return self._series.get((namespace, name, tuple(sorted(dimensions.items()))), [])
+
+    def sums(self, namespace: str, name: str, **dimensions: str) -> dict[int, float]:
+        """Sum by second."""
+        return {int(point[0]): point[2] for point in self.points(namespace, name, **dimensions)}
+
+    def total(self, namespace: str, name: str, **dimensions: str) -> float:
+        return sum(point[2] for point in self.points(namespace, name, **dimensions))
+
+    def values(self, namespace: str, name: str, dimension: str, **dimensions: str) -> list[str]:
+        """Which values ``dimension`` takes beside ``dimensions``."""
+        found = set()
+        for space, metric, dims in self._series:
+            if (space, metric) == (namespace, name):
+                have = dict(dims)
+                if have.items() >= dimensions.items() and dimension in have:
+                    found.add(have[dimension])
+        return sorted(found)
+
+
+def limit_use(metrics: Mapping[str, Any], deployment: Deployment) -> list[LimitUse]:
+    """Every limit that the deployment's stream and tables came near, in the order of the data's way."""
+    view = MetricsView(metrics)
+    uses: list[LimitUse] = []
+    for stream in deployment.streams:
+        for shard in _shards(view, stream.name):
+            uses.extend(_shard_use(view, stream.name, shard))
+    for table in deployment.tables:
+        uses.extend(_capacity_use(view, "table", table.name, table.rcu, table.wcu, TableName=table.name))
+        for index in table.indexes:
+            if index.kind == "GSI":
+                uses.extend(
+                    _capacity_use(
+                        view,
+                        "index",
+                        f"{table.name}/{index.name}",
+                        index.rcu,
+                        index.wcu,
+                        TableName=table.name,
+                        GlobalSecondaryIndexName=index.name,
+                    )
+                )
+    return uses
+
+
+def _shards(view: MetricsView, stream: str) -> list[str]:
+    names: set[str] = set()
+    for metric in ("IncomingRecords", "WriteProvisionedThroughputExceeded", "OutgoingRecords"):
+        names.update(view.values("AWS/Kinesis", metric, "ShardId", StreamName=stream))
+    return sorted(names)
+
+
+def _shard_use(view: MetricsView, stream: str, shard: str) -> Iterable[LimitUse]:
+    dimensions = {"StreamName": stream, "ShardId": shard}
+
+    def use(quota: Quota, namespace: str, metric: str, refused_in: str, refused: str) -> LimitUse:
+        sums = view.sums(namespace, metric, **dimensions)
+        throttled = int(view.total(refused_in, refused, **dimensions))
+        return LimitUse(
+            quota.name, shard, quota.value, quota.unit, max(sums.values(), default=0), throttled, sum(sums.values())
+        )
+
+    ours = "Alleycat/Kinesis"
+    yield use(limits.SHARD_WRITE_RECORDS, "AWS/Kinesis", "IncomingRecords", ours, "RefusedByRecords")
+    yield use(limits.SHARD_WRITE_BYTES, "AWS/Kinesis", "IncomingBytes", ours, "RefusedByBytes")
+    reads = "ReadProvisionedThroughputExceeded"
+    yield use(limits.SHARD_READ_CALLS, ours, "GetRecordsCalls", "AWS/Kinesis", reads)
+    yield use(limits.SHARD_READ_BYTES, "AWS/Kinesis", "OutgoingBytes", ours, "RefusedReadsByBytes")
+
+
+def _capacity_use(
+    view: MetricsView, kind: str, resource: str, rcu: float | None, wcu: float | None, **dimensions: str
+) -> Iterable[LimitUse]:
+    for verb, word, provisioned in (("Write", "write", wcu), ("Read", "read", rcu)):
+        if not provisioned:
+            continue
+        sums = view.sums("AWS/DynamoDB", f"Consumed{verb}CapacityUnits", **dimensions)
+        throttled = int(view.total("AWS/DynamoDB", f"{verb}ThrottleEvents", **dimensions))
+        unit = f"{verb[0]}CU/s"
+        name = f"dynamodb.{kind}.{word}.units_per_second"
+        yield LimitUse(
+            name, resource, provisioned, unit, max(sums.values(), default=0), throttled, sum(sums.values())
+        )
