@@ -33,9 +33,9 @@ def estimate(deployment: Deployment, messages: int, seconds: int) -> list[CostLi
     shards = sum(stream.shard_count for stream in deployment.streams)
     wcu = rcu = 0.0
     for table in deployment.tables:
-        for one in (table, *(index for index in table.indexes if index.kind == "GSI")):
-            wcu += one.wcu or 0
-            rcu += one.rcu or 0
+        # An LSI has no units of its own: its specification holds 0.
+        wcu += table.wcu + sum(index.wcu for index in table.indexes)
+        rcu += table.rcu + sum(index.rcu for index in table.indexes)
     # At most one invocation a second and shard for each function; each busy for the whole time.
     functions = len(deployment.functions)
     invocations = functions * shards * seconds

@@ -38,15 +38,14 @@ def diagnose(
         for use in sorted(recent, key=lambda one: -one.throttled)
         if use.throttled and (finding := _finding(use, window_s, deployment))
     ]
-    for function in functions:
-        if function["timeouts"]:
-            findings.append(
-                Finding(
-                    f"{function['name']} was killed at its timeout {_times(function['timeouts'])}; each time its "
-                    "batch starts again.",
-                    "It waits for the writes above; --set FunctionTimeout=60 gives it longer.",
-                )
-            )
+    findings.extend(
+        Finding(
+            f"{function['name']} was killed at its timeout {_times(function['timeouts'])}; its batch starts again.",
+            "It waits for the writes above; --set FunctionTimeout=60 gives it longer.",
+        )
+        for function in functions
+        if function["timeouts"]
+    )
     return findings
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,22 +53,10 @@ def write_json(report: Mapping[str, Any], directory: Path) -> Path:
     path = directory / "report.json"
     draft = path.with_suffix(".json.part")
     draft.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    draft.replace(path)
     return path
 
 
 def utc(at_s: float) -> str:
     """ISO 8601 with ``Z`` and milliseconds."""
     return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def percentiles(values: Iterable[float]) -> dict[str, float]:
-    """Exact p50, p99 and max (nearest rank); zeros when there is nothing to measure."""
-    ordered = sorted(values)
-    if not ordered:
-        return {"p50": 0, "p99": 0, "max": 0}
-
-    def rank(share: float) -> float:
-        return round(ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))], 3)
-
-    return {"p50": rank(0.5), "p99": rank(0.99), "max": round(ordered[-1], 3)}

@@ -117,9 +117,7 @@ def provision(target: Target, deployment: Deployment) -> None:
             s3 = target.client("s3")
             elsewhere = {} if target.region == "us-east-1" else {"LocationConstraint": target.region}
             for bucket in deployment.buckets:
-                s3.create_bucket(
-                    Bucket=bucket.name, **({"CreateBucketConfiguration": elsewhere} if elsewhere else {})
-                )
+                s3.create_bucket(Bucket=bucket.name, **({"CreateBucketConfiguration": elsewhere} if elsewhere else {}))
     if deployment.queues:
         with reaching(target, "creating the queue"):
             sqs = target.client("sqs")

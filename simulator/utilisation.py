@@ -138,6 +138,4 @@ def _capacity_use(
         throttled = int(view.total("AWS/DynamoDB", f"{verb}ThrottleEvents", **dimensions))
         unit = f"{verb[0]}CU/s"
         name = f"dynamodb.{kind}.{word}.units_per_second"
-        yield LimitUse(
-            name, resource, provisioned, unit, max(sums.values(), default=0), throttled, sum(sums.values())
-        )
+        yield LimitUse(name, resource, provisioned, unit, max(sums.values(), default=0), throttled, sum(sums.values()))

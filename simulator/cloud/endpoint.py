@@ -81,9 +81,7 @@ class Cloud:
         if self._dynamodb is None:
             from simulator.cloud.moto_store import MotoStore
 
-            self._dynamodb = DynamoDBApi(
-                MotoStore(), settings=self.settings, metrics=self.metrics, clock=self.clock
-            )
+            self._dynamodb = DynamoDBApi(MotoStore(), settings=self.settings, metrics=self.metrics, clock=self.clock)
         return self._dynamodb
 
     @property
@@ -107,7 +105,9 @@ class Cloud:
             status, headers, answer = 413, {"content-type": "text/plain"}, b"Request larger than 64 MiB\n"
         else:
             status, headers, answer = await self._answer(scope, body)
-        headers["content-length"] = str(len(answer))
+        if scope["method"] != "HEAD":
+            # An answer to HEAD tells the length of what GET would give.
+            headers["content-length"] = str(len(answer))
         await send(
             {
                 "type": "http.response.start",
@@ -137,15 +137,15 @@ class Cloud:
             return answer.status, dict(answer.headers), answer.body
         query = scope.get("query_string", b"").decode()
         url = f"http://{headers.get('host', 'localhost')}{_raw_path(scope)}{'?' + query if query else ''}"
-        return await loop.run_in_executor(
-            self._worker, lambda: self.others.call(scope["method"], url, headers, body)
-        )
+        return await loop.run_in_executor(self._worker, lambda: self.others.call(scope["method"], url, headers, body))
 
     def _kinesis(self, operation: str, headers: Headers, body: bytes, region: str) -> Answer:
         answer_headers = {"content-type": CONTENT_TYPE, **request_ids()}
         content_type = headers.get("content-type", "").partition(";")[0].strip()
         if content_type != CONTENT_TYPE:
-            error = AwsError("UnknownOperationException", f"Content-Type {content_type or 'missing'}: send {CONTENT_TYPE}")
+            error = AwsError(
+                "UnknownOperationException", f"Content-Type {content_type or 'missing'}: send {CONTENT_TYPE}"
+            )
             return error.status, answer_headers, error_body(error)
         if "authorization" not in headers:
             error = AwsError("MissingAuthenticationTokenException", "Missing Authentication Token")

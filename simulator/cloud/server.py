@@ -48,7 +48,9 @@ def check_port(host: str, port: int) -> None:
                 reason = f"port {port} on {host} is in use"
             else:
                 reason = f"cannot listen on {host}:{port} ({error.strerror})"
-            raise CloudError(f"{reason}; stop what listens there, or choose another with --port (0 takes a free one)") from None
+            raise CloudError(
+                f"{reason}; stop what listens there, or choose another with --port (0 takes a free one)"
+            ) from None
 
 
 async def serve(app: Any, host: str, port: int, ready: Any, stop: asyncio.Event) -> None:
@@ -61,12 +63,12 @@ async def serve(app: Any, host: str, port: int, ready: Any, stop: asyncio.Event)
     from granian.net import SocketSpec
     from granian.server.embed import Server
 
-    class Listening(Server):
+    class Listening(Server):  # type: ignore[misc]
         """granian's embedded server, bound here rather than in its worker so that port 0 can be told."""
 
         def _init_shared_socket(self) -> None:
-            self._shd = SocketSpec(self.bind_addr, self.bind_port, self.backlog).build()
-            self._sfd = self._shd.get_fd()
+            self._shd: Any = SocketSpec(self.bind_addr, self.bind_port, self.backlog).build()
+            self._sfd: Any = self._shd.get_fd()
             with socket.socket(fileno=os.dup(self._sfd)) as bound:
                 ready(bound.getsockname()[1])
 
@@ -112,9 +114,7 @@ class CloudProcess:
     :raises CloudError: on entering, when it cannot be started.
     """
 
-    def __init__(
-        self, *, host: str = DEFAULT_HOST, port: int = 0, settings: LimitSettings | None = None
-    ) -> None:
+    def __init__(self, *, host: str = DEFAULT_HOST, port: int = 0, settings: LimitSettings | None = None) -> None:
         self.host = host
         self.port = port
         self.settings = settings or LimitSettings()
@@ -155,7 +155,9 @@ class CloudProcess:
             code = self._process.wait()
             told = b"".join(self._errors).decode(errors="replace").strip().splitlines()
             self.stop()
-            raise CloudError(f"the embedded cloud did not start (exit code {code}): {told[-1] if told else 'no message'}")
+            raise CloudError(
+                f"the embedded cloud did not start (exit code {code}): {told[-1] if told else 'no message'}"
+            )
         self.port = json.loads(line)["port"]
         return self
 

@@ -1,0 +1,199 @@
+"""What a person sees: one redrawn block on a terminal, a line every few seconds elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from simulator.peloton import racer_names
+from simulator.progress import Progress
+from simulator.report import Report
+from simulator.utilisation import LimitUse
+
+LINE_EVERY_S = 5.0
+_SHORT = {
+    "kinesis.shard.write.records_per_second": "records in",
+    "kinesis.shard.write.bytes_per_second": "bytes in",
+    "kinesis.shard.read.get_records_per_second": "reads",
+    "kinesis.shard.read.bytes_per_second": "bytes out",
+    "dynamodb.table.write.units_per_second": "writes",
+    "dynamodb.table.read.units_per_second": "reads",
+    "dynamodb.index.write.units_per_second": "writes",
+    "dynamodb.index.read.units_per_second": "reads",
+}
+
+
+class View:
+    """Shows :class:`Progress` objects as they come. A context manager."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, progress: Progress) -> None:
+        if self._live is not None:
+            self._live.update(_block(progress))
+        elif time.time() - self._last_line >= LINE_EVERY_S:
+            self._last_line = time.time()
+            print(_line(progress), file=sys.stderr, flush=True)
+
+
+def _line(progress: Progress) -> str:
+    ledger = progress.ledger
+    parts = [
+        f"{progress.phase} {progress.second}/{progress.seconds} s",
+        f"{ledger.delivered:,} of {ledger.generated:,} delivered",
+    ]
+    if ledger.throttled:
+        parts.append(f"{ledger.throttled:,} throttled")
+    if ledger.lost:
+        parts.append(f"{ledger.lost:,} lost")
+    parts.append(f"iterator age {progress.behind / 1000:.1f} s")
+    if progress.findings:
+        parts.append(str(progress.findings[0]))
+    return "; ".join(parts)
+
+
+def _block(progress: Progress) -> RenderableType:
+    return Group(_header(progress), _middle(progress), *_why(progress))
+
+
+def _header(progress: Progress) -> RenderableType:
+    ledger = progress.ledger
+    grid = Table.grid(padding=(0, 2))
+    settled = f" {time.time() - progress.finished_at:.0f} s" if progress.finished_at else ""
+    grid.add_row(
+        Text(f"{progress.phase}{settled}", style="bold"),
+        ProgressBar(total=max(1, progress.seconds), completed=progress.second, width=30),
+        f"{progress.second}/{progress.seconds} s",
+        f"{ledger.delivered:,}/{ledger.generated:,} delivered",
+        Text(f"{ledger.throttled:,} throttled", style="yellow" if ledger.throttled else "dim"),
+        Text(f"{ledger.lost:,} lost", style="red" if ledger.lost else "dim"),
+        Text(f"iterator age {progress.behind / 1000:.1f} s", style="yellow" if progress.behind > 5000 else "dim"),
+    )
+    return grid
+
+
+def _middle(progress: Progress) -> RenderableType:
+    grid = Table.grid(padding=(0, 4))
+    grid.add_row(_board(progress.leaders), limits_table(progress.limits), _functions(progress.functions))
+    return grid
+
+
+def _board(leaders: Sequence[tuple[int, float]]) -> RenderableType:
+    table = Table(title="Top ten", title_justify="left", box=None, padding=(0, 1))
+    for heading in ("", "racer", "", "best"):
+        table.add_column(heading, justify="right" if heading != "" else "left")
+    names = racer_names(np.array([racer for racer, _ in leaders])) if leaders else []
+    for place, ((racer, output), name) in enumerate(zip(leaders, names, strict=True), 1):
+        table.add_row(str(place), str(racer), name, f"{output:.2f}")
+    return table
+
+
+def limits_table(uses: Sequence[LimitUse]) -> Table:
+    """Each limit's peak against its value."""
+    table = Table(title="Limits", title_justify="left", box=None, padding=(0, 1))
+    for heading, justify in (
+        ("", "left"),
+        ("", "left"),
+        ("peak/s", "right"),
+        ("limit", "right"),
+        ("", "right"),
+        ("refused", "right"),
+    ):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for use in uses:
+        style = "red" if use.throttled else "yellow" if use.utilisation > 0.8 else ""
+        table.add_row(
+            use.resource.rpartition("/")[2].replace("shardId-00000000", "shard-"),
+            _SHORT.get(use.name, use.name),
+            f"{use.peak:,.0f}",
+            f"{use.limit:,.0f}",
+            f"{use.utilisation:.0%}",
+            f"{use.throttled:,}" if use.throttled else "",
+            style=style,
+        )
+    return table
+
+
+def _functions(functions: Sequence[Any]) -> RenderableType:
+    table = Table(title="Functions", title_justify="left", box=None, padding=(0, 1))
+    for heading in ("", "calls", "errors", "timeouts", "p99 ms", "age ms"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for one in functions:
+        table.add_row(
+            one["name"].removesuffix("Function"),
+            f"{one['invocations']:,}",
+            f"{one['errors']:,}",
+            f"{one['timeouts']:,}",
+            f"{one['duration_ms']['p99']:,.0f}",
+            f"{one['iterator_age_ms']:,}",
+            style="yellow" if one["errors"] else "",
+        )
+    return table
+
+
+def _why(progress: Progress) -> list[RenderableType]:
+    return [Text(f"! {one}", style="yellow") for one in progress.findings[:4]]
+
+
+def print_report(report: Report, console: Console) -> None:
+    """The result of a race, for people, on stdout."""
+    run, ledger, judged = report.run, report.ledger, report.verdict
+    riders = run["racers"] * len(run["classes"])
+    console.print(
+        f"{riders:,} bikers, {run['run_time_s']} s, {run['races']} race{'s' if run['races'] > 1 else ''}, "
+        f"seed {run['seed']}: {ledger['generated']:,} messages, {ledger['delivered']:,} delivered, "
+        f"{ledger['lost']:,} lost, {ledger['throttled']:,} throttled, {ledger['retried']:,} retried",
+        highlight=False,
+    )
+    for reason, count in ledger["lost_by_reason"].items():
+        console.print(f"  lost: {count:,} {reason}", highlight=False)
+    for reason, count in report.extra.get("rejected", {}).items():
+        console.print(f"  not telemetry: {count:,} {reason}", highlight=False, markup=False)
+    accepted = report.latency_ms.get("accepted", {})
+    if accepted:
+        console.print(
+            f"accepted p50 {accepted['p50']:.0f} ms, p99 {accepted['p99']:.0f} ms after the intended send time; "
+            f"settled {run['settled_s']} s after the finish",
+            highlight=False,
+        )
+    console.print(limits_table(report.limits))
+    console.print(_functions(report.functions))
+    for finding in report.findings:
+        console.print(f"! {finding}", style="yellow", highlight=False, markup=False)
+    checks = Table(title="Verdict", title_justify="left", box=None, padding=(0, 1))
+    for heading in ("", "expected", "matched", "missing", "wrong"):
+        checks.add_column(heading, justify="right" if heading else "left")
+    for check in judged.checks:
+        counts = (check.expected, check.matched, check.missing, check.wrong)
+        checks.add_row(check.name, *(f"{count:,}" for count in counts), style="" if check.passed else "red")
+    console.print(checks)
+    for check in judged.checks:
+        for example in check.examples:
+            console.print(f"  {example}", highlight=False, markup=False)
+    if judged.passed:
+        console.print("PASSED: every stored number is right", style="bold green", highlight=False)
+    else:
+        console.print("FAILED: see the verdict above", style="bold red", highlight=False)
