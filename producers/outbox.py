@@ -16,7 +16,7 @@ An ``order_key`` is busy from the moment that one of its records is taken until 
 retrying, or next in line. PutRecords promises no order, not even within a call, so there is never more than one.
 
 Costs: everything is done for a whole batch with set and list operations, O(1) a record and well under a
-microsecond, when no key of the batch is busy; about twice that when some are. A record is looked at once when it
+microsecond, when no key of the batch is busy; about twice that when many are. A record is looked at once when it
 becomes due, once when it is blocked and once when it is taken, however many others wait.
 """
 
@@ -176,6 +176,7 @@ class Outbox:
         count = len(self._again) + new_count
         if not count:
             return None
+        # Bytes by the mean size of what is outstanding: being a little wrong costs part of a linger.
         if not (
             hurry
             or count >= self._max_batch_records
@@ -216,11 +217,9 @@ class Outbox:
     def _fill(self, now: float, new: bool) -> Batch | None:
         """A batch of what there is: first what is sent again, then, if ``new``, what is sent for the first time."""
         horizon = now - self._deadline_s
-        batch = (
-            self._fill_free(horizon)
-            if new and not (self._again or self._blocked or self._unblocked)
-            else None
-        )
+        batch = None
+        if new and not (self._again or self._blocked or self._unblocked):
+            batch = self._fill_free(horizon)
         if batch is None:
             expired: list[Record] = []
             retries, bytes_left = self._fill_again(horizon, expired)

@@ -591,8 +591,10 @@ def _expectation(race: Race, seconds: int, lost: Mapping[tuple[int, int], set[in
 
 
 def _behind(statistics: RuntimeStatistics) -> int:
-    """The largest iterator age of any shard now, in ms."""
-    return max(
-        (shard.millis_behind or 0 for mapping in statistics.mappings.values() for shard in mapping.shards.values()),
-        default=0,
-    )
+    """The largest iterator age now, in ms.
+
+    A shard is not read while its batch is tried again, so how far the last invocation was behind counts too.
+    """
+    shards = [shard.millis_behind or 0 for one in statistics.mappings.values() for shard in one.shards.values()]
+    functions = [round(one.iterator_age_ms) for one in statistics.functions.values()]
+    return max([*shards, *functions], default=0)
