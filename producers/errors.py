@@ -41,7 +41,7 @@ class RequestRefused(ProducerError):  # noqa: N818
     """The service answered that no call of this kind will succeed. ``status`` is the HTTP status."""
 
     def __init__(self, code: str, message: str, status: int, advice: str = "") -> None:
-        super().__init__(f"Kinesis refuses to take records: {code}: {message}{advice and '; ' + advice}")
+        super().__init__(f"Kinesis refuses to take records: {code}: {message.rstrip('.')}{advice and '; ' + advice}")
         self.code = code
         self.message = message
         self.status = status

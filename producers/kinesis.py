@@ -311,7 +311,8 @@ class KinesisProducer:
         )
 
     async def flush(self) -> None:
-        """Send without lingering and wait until nothing is outstanding: all that was put is delivered or lost.
+        """Wait until nothing is outstanding: all that was put is delivered or lost. Nothing lingers meanwhile,
+        except for records that are about to become due.
 
         Records that are due later are still sent when they are due.
         """
@@ -337,9 +338,7 @@ class KinesisProducer:
 
     def latencies(self) -> Latencies:
         """Exact percentiles; O(n) in the number of records so far."""
-        return Latencies(
-            self._outbox.send_lateness.percentiles(), self._outbox.accepted_latency.percentiles()
-        )
+        return Latencies(self._outbox.send_lateness.percentiles(), self._outbox.accepted_latency.percentiles())
 
     @property
     def samples(self) -> tuple[Samples, Samples]:
@@ -397,9 +396,7 @@ class KinesisProducer:
     def _call_done(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
         if not call.cancelled() and (error := call.exception()) is not None:
-            self._fail(
-                error if isinstance(error, ProducerError) else ProducerError(f"the producer broke: {error!r}")
-            )
+            self._fail(error if isinstance(error, ProducerError) else ProducerError(f"the producer broke: {error!r}"))
         elif self._max_in_flight:
             self._pump()
         self._wake_waiters()
@@ -411,9 +408,7 @@ class KinesisProducer:
         """
         outbox, clock = self._outbox, self._clock
         try:
-            status, headers, body = await self._transport.post(
-                "PutRecords", self._encoder.encode(batch.records)
-            )
+            status, headers, body = await self._transport.post("PutRecords", self._encoder.encode(batch.records))
         except Unanswered as error:
             outbox.failed(batch, Meaning.UNCERTAIN if error.was_sent else Meaning.FAILED, str(error), clock())
             return
@@ -457,7 +452,7 @@ class KinesisProducer:
             self._outbox.abandon(REJECTED)
 
     async def _settled(self) -> None:
-        """Until nothing is outstanding, without lingering."""
+        """Until nothing is outstanding."""
         self._hurrying += 1
         try:
             if self._max_in_flight:
@@ -477,9 +472,7 @@ class KinesisProducer:
             self._told = True
             raise self._error
         if not self._open:
-            raise ProducerClosed(
-                f"the producer of stream {self.stream!r} is not open: put records inside `async with`"
-            )
+            raise ProducerClosed(f"the producer of stream {self.stream!r} is not open: put records inside `async with`")
 
     def _tell(self) -> None:
         if self._error is not None and not self._told:

@@ -165,8 +165,9 @@ class Outbox:
     # -- out -------------------------------------------------------------------------------------------
 
     def take(self, now: float, *, hurry: bool = False) -> Batch | None:
-        """The next batch to send, or ``None`` when nothing is to be sent yet. ``hurry`` waits for no company.
+        """The next batch to send, or ``None`` when nothing is to be sent yet.
 
+        ``hurry``: no more will be put, so what is there lingers only for what is about to become due.
         Records past their deadline are counted lost on the way.
         """
         if self._halves:
@@ -178,7 +179,7 @@ class Outbox:
             return None
         # Bytes by the mean size of what is outstanding: being a little wrong costs part of a linger.
         if not (
-            hurry
+            (hurry and self._next_event() > self._since + self._linger_s)
             or count >= self._max_batch_records
             or now >= self._since + self._linger_s
             or count * self.outstanding_bytes >= self.outstanding * self._max_batch_bytes
@@ -192,16 +193,21 @@ class Outbox:
         """When :meth:`take` may next give a batch if nothing else happens until then; ``None``: never."""
         if self._halves:
             return now
-        linger_s = 0.0 if hurry else self._linger_s
-        wakes = []
+        wake = event = self._next_event()
+        if event != math.inf:
+            wake = event + self._linger_s
         if self._again or ((self._ready or self._unblocked) and self._retrying < self._max_retrying):
-            wakes.append(self._since + linger_s)
+            alone = hurry and event > self._since + self._linger_s
+            wake = min(wake, self._since if alone else self._since + self._linger_s)
+        elif hurry:
+            wake = event
+        return None if wake == math.inf else wake
+
+    def _next_event(self) -> float:
+        """When more becomes ready to be sent; ``inf``: not by time alone."""
         next_due = self._future.next_due()
-        if next_due is not None:
-            wakes.append(next_due + linger_s)
-        if self._backing_off:
-            wakes.append(self._backing_off[0][0] + linger_s)
-        return min(wakes, default=None)
+        next_retry = self._backing_off[0][0] if self._backing_off else math.inf
+        return next_retry if next_due is None else min(next_due, next_retry)
 
     def _release(self, now: float) -> None:
         """Move what has become due to ``_ready`` and ``_again``."""
@@ -281,9 +287,7 @@ class Outbox:
                 self.ledger.duplicates += 1
         return retries, bytes_left
 
-    def _fill_new(
-        self, records: list[Record], bytes_left: int, horizon: float, expired: list[Record]
-    ) -> None:
+    def _fill_new(self, records: list[Record], bytes_left: int, horizon: float, expired: list[Record]) -> None:
         """Unblocked ones first, then ``_ready``, setting aside those whose key is busy.
 
         As many at a time as there is room for, until one is expired or the bytes run out; then one by one.

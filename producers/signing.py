@@ -30,9 +30,7 @@ class Target:
 
     __slots__ = ("_credentials", "endpoint_url", "proxy", "region", "tls")
 
-    def __init__(
-        self, region: str, endpoint_url: str, credentials: Any, proxy: str | None, ca_bundle: str
-    ) -> None:
+    def __init__(self, region: str, endpoint_url: str, credentials: Any, proxy: str | None, ca_bundle: str) -> None:
         self.region = region
         self.endpoint_url = endpoint_url
         self.proxy = proxy
@@ -53,9 +51,7 @@ class Target:
             if credentials is not None:
                 credentials.get_frozen_credentials()
         except (BotoCoreError, ValueError) as error:
-            raise ConfigurationError(
-                f"cannot use Kinesis: {error} (AWS_REGION, AWS_PROFILE, endpoint_url?)"
-            ) from None
+            raise ConfigurationError(f"cannot use Kinesis: {error} (AWS_REGION, AWS_PROFILE, endpoint_url?)") from None
         if credentials is None:
             raise ConfigurationError(
                 "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY "
@@ -74,9 +70,7 @@ class Target:
                 bundle,
             )
         except OSError as error:
-            raise ConfigurationError(
-                f"cannot read certificates from {bundle}: {error} (AWS_CA_BUNDLE?)"
-            ) from None
+            raise ConfigurationError(f"cannot read certificates from {bundle}: {error} (AWS_CA_BUNDLE?)") from None
 
     async def headers(self, operation: str, body: bytes) -> dict[str, str]:
         """The headers of a signed request (Signature Version 4).

@@ -87,9 +87,7 @@ class SpoolReader:
                     self.damaged_lines += 1
                     if self.first_damage is None:
                         cut = "" if line.endswith(b"\n") else " (the file ends within it)"
-                        self.first_damage = (
-                            f"{self.path}, line {number} is not a spooled record{cut}: {error}"
-                        )
+                        self.first_damage = f"{self.path}, line {number} is not a spooled record{cut}: {error}"
                     continue
                 self.reasons[spooled.reason] = self.reasons.get(spooled.reason, 0) + 1
                 due_s = spooled.due_ms / 1000 if self.due_s is None else self.due_s

@@ -108,9 +108,7 @@ class Transport:
             except Unanswered as error:
                 raise EndpointUnreachable(self.target.endpoint_url, str(error)) from None
             except TimeoutError:
-                raise EndpointUnreachable(
-                    self.target.endpoint_url, f"no answer within {timeout_s:g} s"
-                ) from None
+                raise EndpointUnreachable(self.target.endpoint_url, f"no answer within {timeout_s:g} s") from None
             if status == 200:
                 state = _stream_status(answer)
                 if state is None:

@@ -32,9 +32,7 @@ def cloud() -> Iterator[CloudProcess]:
 
 def client_of(cloud: CloudProcess, service: str, region: str = "us-east-1") -> Any:
     """A boto3 client that never retries, so that what the cloud says is what a test sees."""
-    return boto3.session.Session(
-        aws_access_key_id="test", aws_secret_access_key="test", region_name=region
-    ).client(
+    return boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=region).client(
         service,
         endpoint_url=cloud.endpoint_url,
         config=Config(retries={"mode": "standard", "total_max_attempts": 1}, s3={"addressing_style": "path"}),

@@ -104,7 +104,9 @@ def test_it_can_be_printed_and_is_json() -> None:
     console = Console(file=io.StringIO(), width=200)
     console.print(render(found))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert all(word in text for word in ("alleycat-races", "GSI GSI_Index", "100 WCU", "FinalResultsFunction", "Ignored"))
+    assert all(
+        word in text for word in ("alleycat-races", "GSI GSI_Index", "100 WCU", "FinalResultsFunction", "Ignored")
+    )
     assert json.loads(json.dumps(to_dict(found)))["streams"][0]["shard_count"] == 2
 
 
@@ -139,7 +141,8 @@ def test_no_value_leaves_a_property_out_and_conditions_resources(tmp_path: Path)
     found = load(
         tmp_path,
         stream("!If [IsProd, named, !Ref AWS::NoValue]")
-        + "  T:\n    Type: AWS::SQS::Queue\n    Condition: IsProd\n  U:\n    Type: AWS::SQS::Queue\n    Condition: NotProd\n",
+        + "  T:\n    Type: AWS::SQS::Queue\n    Condition: IsProd\n"
+        + "  U:\n    Type: AWS::SQS::Queue\n    Condition: NotProd\n",
     )
     assert found.streams[0].name == "alleycat-S"
     assert [one.logical_id for one in found.queues] == ["U"]
@@ -186,7 +189,11 @@ FUNCTION = (
         (stream("!If [Nix, a, b]"), 18, "there is no condition Nix"),
         (stream("!FindInMap [Sizes, nix, shards]"), 18, "FindInMap finds nothing"),
         (stream("s", "      Colour: red\n"), 19, "property Colour of AWS::Kinesis::Stream is not supported; remove"),
-        ("  X:\n    Type: AWS::EC2::Instance\n", 14, "type AWS::EC2::Instance is not supported; .*AWS::Kinesis::Stream"),
+        (
+            "  X:\n    Type: AWS::EC2::Instance\n",
+            14,
+            "type AWS::EC2::Instance is not supported; .*AWS::Kinesis::Stream",
+        ),
         ("  X:\n    Typ: y\n", 14, "X has no Type"),
         (
             "  S:\n    Type: AWS::Kinesis::Stream\n    Properties:\n      ShardCount: 0\n",

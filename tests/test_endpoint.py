@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,9 +27,9 @@ def entries(count: int, size: int = 170, key: str = "k") -> list[dict[str, Any]]
 def read_all(kinesis: Any, stream: str, shard_id: str, **start: Any) -> list[dict[str, Any]]:
     """Everything one shard holds, at no more than five reads a second."""
     kind = start.pop("kind", "TRIM_HORIZON")
-    iterator = kinesis.get_shard_iterator(
-        StreamName=stream, ShardId=shard_id, ShardIteratorType=kind, **start
-    )["ShardIterator"]
+    iterator = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard_id, ShardIteratorType=kind, **start)[
+        "ShardIterator"
+    ]
     records: list[dict[str, Any]] = []
     while iterator:
         answer = kinesis.get_records(ShardIterator=iterator)
@@ -96,7 +97,9 @@ def test_put_record_is_refused_as_a_whole(kinesis: Any, stream: str) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 2])
-def test_a_load_over_the_limit_gets_a_thousand_a_second_and_shard(cloud: CloudProcess, shards: int, stream: str) -> None:
+def test_a_load_over_the_limit_gets_a_thousand_a_second_and_shard(
+    cloud: CloudProcess, shards: int, stream: str
+) -> None:
     """5,000 records/s are offered; the depth of the bucket is one more second's worth."""
     kinesis = client_of(cloud, "kinesis")
     kinesis.create_stream(StreamName=stream, ShardCount=shards)
@@ -202,7 +205,7 @@ def test_resharding_keeps_every_record_and_names_parents_and_children(kinesis: A
     assert len(ranges) == 3
     assert ranges[0][0] == 0
     assert ranges[-1][1] == 2**128 - 1
-    assert all(left[1] + 1 == right[0] for left, right in zip(ranges, ranges[1:], strict=False))
+    assert all(left[1] + 1 == right[0] for left, right in pairwise(ranges))
     for shard in shards.values():
         for parent in (shard.get("ParentShardId"), shard.get("AdjacentParentShardId")):
             assert parent is None or "EndingSequenceNumber" in shards[parent]["SequenceNumberRange"]
@@ -260,7 +263,8 @@ def raw(cloud: CloudProcess, operation: str, body: bytes, **headers: str) -> tup
             "PutRecords",
             b'{"StreamName": "s"}',
             "ValidationException",
-            "1 validation error detected: Value null at 'records' failed to satisfy constraint: Member must not be null",
+            "1 validation error detected: Value null at 'records' failed to satisfy constraint: "
+            "Member must not be null",
         ),
         (
             "PutRecords",

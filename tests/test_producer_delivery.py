@@ -135,22 +135,20 @@ def test_many_samples_are_kept_exactly() -> None:
 keys = st.one_of(st.none(), st.text(max_size=5), st.integers(-(2**63), 2**63 - 1))
 
 
-@given(
-    records=st.lists(st.tuples(st.binary(max_size=50), st.text(min_size=1, max_size=9), keys), max_size=20)
-)
-def test_spool_gives_back_what_it_took(
-    tmp_path_factory: pytest.TempPathFactory, records: list[tuple]
-) -> None:  # type: ignore[type-arg]
+lost_records = st.builds(Record, st.binary(max_size=50), st.text(min_size=1, max_size=9), st.just(DUE), keys)
+
+
+@given(st.lists(lost_records, max_size=20))
+def test_spool_gives_back_what_it_took(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> None:
     path = tmp_path_factory.mktemp("spool") / "lost.jsonl"
-    given_ = [Record(data, key, DUE, order) for data, key, order in records]
     spool = Spool(path)
-    spool.append(given_[:7], "deadline")
-    spool.append(given_[7:], "interrupted")
+    spool.append(records[:7], "deadline")
+    spool.append(records[7:], "interrupted")
     reader = read_spool(path)
-    assert list(reader) == given_
+    assert list(reader) == records
     assert reader.damaged_lines == 0
-    assert sum(reader.reasons.values()) == len(given_)
-    assert [record.due_s for record in read_spool(path, due_s=5.0)] == [5.0] * len(given_)
+    assert sum(reader.reasons.values()) == len(records)
+    assert [record.due_s for record in read_spool(path, due_s=5.0)] == [5.0] * len(records)
 
 
 def test_a_line_cut_short_is_told_and_costs_no_other(tmp_path: Path) -> None:

@@ -15,9 +15,7 @@ from producers.outbox import Batch, Outbox
 from producers.retry import Meaning
 
 T0 = 1_800_000_000.0
-THROTTLED = (
-    "ProvisionedThroughputExceededException: Rate exceeded for shard shardId-000000000003 in stream a."
-)
+THROTTLED = "ProvisionedThroughputExceededException: Rate exceeded for shard shardId-000000000003 in stream a."
 
 
 def outbox(**settings_: Any) -> Outbox:
@@ -39,7 +37,7 @@ def add(box: Outbox, records: list[Record], now: float = T0) -> None:
 
 
 def record(number: int, key: object = None, due_s: float = T0, size: int = 4) -> Record:
-    return Record(b"%04d" % number + bytes(size - 4), "pk", due_s, key)  # type: ignore[arg-type]
+    return Record(b"%04d" % number + bytes(size - 4), "pk", due_s, key)
 
 
 def numbers(batch: Batch | None) -> list[int]:
@@ -47,9 +45,7 @@ def numbers(batch: Batch | None) -> list[int]:
     return [int(record.data[:4]) for record in batch.records]
 
 
-def fail(
-    box: Outbox, batch: Batch, indices: list[int], now: float, meaning: Meaning = Meaning.THROTTLED
-) -> None:
+def fail(box: Outbox, batch: Batch, indices: list[int], now: float, meaning: Meaning = Meaning.THROTTLED) -> None:
     box.partly_failed(batch, [(index, meaning, THROTTLED) for index in indices], now)
 
 
@@ -97,6 +93,19 @@ def test_holds_a_record_until_it_is_due() -> None:
     assert numbers(box.take(T0 + 1.02)) == [1]
     assert numbers(box.take(T0 + 2.5)) == [2]
     assert box.send_lateness.values() == pytest.approx([20, 500], abs=1)
+
+
+def test_in_a_hurry_lingers_only_for_what_is_about_to_be_due() -> None:
+    #  due: 1   2          3
+    #       |---|----------|
+    #       0   10        100 ms
+    box = outbox()
+    add(box, [record(1, due_s=T0), record(2, due_s=T0 + 0.01), record(3, due_s=T0 + 0.1)])
+    assert box.take(T0, hurry=True) is None
+    assert box.next_wake(T0, hurry=True) == T0 + 0.02
+    assert numbers(box.take(T0 + 0.01, hurry=True)) == [1, 2]
+    assert box.next_wake(T0 + 0.01, hurry=True) == T0 + 0.1
+    assert numbers(box.take(T0 + 0.1, hurry=True)) == [3]
 
 
 def test_due_order_across_puts_with_ties_in_put_order() -> None:

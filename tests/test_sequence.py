@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +59,7 @@ def test_uniform_ranges_cover_the_space_once(count: int) -> None:
     ranges = sequence.uniform_ranges(count)
     assert ranges[0][0] == 0
     assert ranges[-1][1] == MAX_HASH_KEY
-    assert all(end + 1 == start for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False))
+    assert all(end + 1 == start for (_, end), (start, _) in pairwise(ranges))
 
 
 def test_three_shards_as_aws_divides_them() -> None:

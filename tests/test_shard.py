@@ -66,9 +66,7 @@ def test_limits_off_admits_everything() -> None:
     assert one.admit_many(10**6, 170, 0.0) == 10**6
 
 
-calls = st.lists(
-    st.tuples(st.floats(0, 0.5), st.integers(1, 500), st.integers(1, 40_000)), min_size=1, max_size=30
-)
+calls = st.lists(st.tuples(st.floats(0, 0.5), st.integers(1, 500), st.integers(1, 40_000)), min_size=1, max_size=30)
 
 
 @given(calls)

@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -53,8 +54,8 @@ def check_port(host: str, port: int) -> None:
             ) from None
 
 
-async def serve(app: Any, host: str, port: int, ready: Any, stop: asyncio.Event) -> None:
-    """Serve ``app`` until ``stop`` is set; calls ``ready(port)`` once connections are taken.
+async def serve(app: Any, host: str, port: int, ready: Callable[[int], object], stop: asyncio.Event) -> None:
+    """Serve ``app`` until ``stop`` is set; calls ``ready(port)`` once connections are answered.
 
     :raises CloudError: when the port cannot be had.
     """
@@ -70,9 +71,10 @@ async def serve(app: Any, host: str, port: int, ready: Any, stop: asyncio.Event)
             self._shd: Any = SocketSpec(self.bind_addr, self.bind_port, self.backlog).build()
             self._sfd: Any = self._shd.get_fd()
             with socket.socket(fileno=os.dup(self._sfd)) as bound:
-                ready(bound.getsockname()[1])
+                listening.set_result(bound.getsockname()[1])
 
     check_port(host, port)
+    listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     server = Listening(
         app,
         address=host,
@@ -88,11 +90,25 @@ async def serve(app: Any, host: str, port: int, ready: Any, stop: asyncio.Event)
     )
     serving = asyncio.create_task(server.serve(), name="alleycat-http")
     stopping = asyncio.create_task(stop.wait(), name="alleycat-stop")
+    announcing = asyncio.create_task(_announce(host, listening, ready), name="alleycat-ready")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    announcing.cancel()
     if not serving.done():
         server.stop()
     await serving
+
+
+async def _announce(host: str, listening: asyncio.Future[int], ready: Callable[[int], object]) -> None:
+    """Bound is not yet accepting: say that the server is ready once a connection was taken."""
+    port = await listening
+    while True:
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+            ready(port)
+            return
+        await asyncio.sleep(0.01)
 
 
 def run(coroutine: Any) -> None:
