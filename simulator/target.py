@@ -7,6 +7,7 @@ knows which it is.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +71,8 @@ def aws_target() -> Target:
     :raises TargetError: without a region or credentials.
     """
     session = boto3.session.Session()
-    region = session.region_name
+    # boto3 reads AWS_DEFAULT_REGION only; the other SDKs, Lambda and the CLI's users mean AWS_REGION.
+    region = os.environ.get("AWS_REGION") or session.region_name
     if not region:
         raise TargetError("no AWS region is configured; set AWS_REGION, or choose a profile with AWS_PROFILE")
     try:

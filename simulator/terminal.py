@@ -20,6 +20,7 @@ from simulator.report import Report
 from simulator.utilisation import LimitUse
 
 LINE_EVERY_S = 5.0
+LIMITS_SHOWN = 8
 _SHORT = {
     "kinesis.shard.write.records_per_second": "records in",
     "kinesis.shard.write.bytes_per_second": "bytes in",
@@ -96,8 +97,9 @@ def _header(progress: Progress) -> RenderableType:
 
 
 def _middle(progress: Progress) -> RenderableType:
+    busiest = sorted(progress.limits, key=lambda use: (-use.throttled, -use.utilisation))[:LIMITS_SHOWN]
     grid = Table.grid(padding=(0, 4))
-    grid.add_row(_board(progress.leaders), limits_table(progress.limits), _functions(progress.functions))
+    grid.add_row(_board(progress.leaders), Group(limits_table(busiest), _functions(progress.functions)))
     return grid
 
 
@@ -122,7 +124,7 @@ def limits_table(uses: Sequence[LimitUse]) -> Table:
         ("", "right"),
         ("refused", "right"),
     ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for use in uses:
         style = "red" if use.throttled else "yellow" if use.utilisation > 0.8 else ""
         table.add_row(
@@ -167,22 +169,24 @@ def print_report(report: Report, console: Console) -> None:
         f"seed {run['seed']}: {ledger['generated']:,} messages, {ledger['delivered']:,} delivered, "
         f"{ledger['lost']:,} lost, {ledger['throttled']:,} throttled, {ledger['retried']:,} retried",
         highlight=False,
+        soft_wrap=True,
     )
     for reason, count in ledger["lost_by_reason"].items():
-        console.print(f"  lost: {count:,} {reason}", highlight=False)
+        console.print(f"  lost: {count:,} {reason}", highlight=False, soft_wrap=True)
     for reason, count in report.extra.get("rejected", {}).items():
-        console.print(f"  not telemetry: {count:,} {reason}", highlight=False, markup=False)
+        console.print(f"  not telemetry: {count:,} {reason}", highlight=False, soft_wrap=True, markup=False)
     accepted = report.latency_ms.get("accepted", {})
     if accepted:
         console.print(
             f"accepted p50 {accepted['p50']:.0f} ms, p99 {accepted['p99']:.0f} ms after the intended send time; "
             f"settled {run['settled_s']} s after the finish",
             highlight=False,
+            soft_wrap=True,
         )
     console.print(limits_table(report.limits))
     console.print(_functions(report.functions))
     for finding in report.findings:
-        console.print(f"! {finding}", style="yellow", highlight=False, markup=False)
+        console.print(f"! {finding}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     checks = Table(title="Verdict", title_justify="left", box=None, padding=(0, 1))
     for heading in ("", "expected", "matched", "missing", "wrong"):
         checks.add_column(heading, justify="right" if heading else "left")
@@ -192,8 +196,8 @@ def print_report(report: Report, console: Console) -> None:
     console.print(checks)
     for check in judged.checks:
         for example in check.examples:
-            console.print(f"  {example}", highlight=False, markup=False)
+            console.print(f"  {example}", highlight=False, soft_wrap=True, markup=False)
     if judged.passed:
-        console.print("PASSED: every stored number is right", style="bold green", highlight=False)
+        console.print("PASSED: every stored number is right", style="bold green", highlight=False, soft_wrap=True)
     else:
-        console.print("FAILED: see the verdict above", style="bold red", highlight=False)
+        console.print("FAILED: see the verdict above", style="bold red", highlight=False, soft_wrap=True)
