@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 
@@ -25,6 +24,14 @@ from simulator.deployment import Deployment, DeploymentError, load_deployment, t
 EXIT_FAILED, EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 1, 2, 3, 130
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _DURATION = re.compile(r"(\d+)\s*(s|m|h)?")
+
+# typer brings its own copy of click or uses the installed one, by version; this is its UsageError in either case.
+_ParserError: Any = typer.BadParameter.__mro__[1]
+
+
+class UsageError(Exception):
+    """A flag's value cannot be used; the text is one line and says what can."""
+
 
 app = typer.Typer(
     name="alleycat",
@@ -132,9 +139,9 @@ def race(
         out=out,
     )
     if options.target == "local" and not options.run_consumers:
-        raise click.UsageError("--consumers deployed goes with --target aws; the embedded cloud runs no functions")
+        raise UsageError("--consumers deployed goes with --target aws; the embedded cloud runs no functions")
     if options.racers * options.seconds * len(options.classes) > 100_000_000:
-        raise click.UsageError("that race has over 100,000,000 messages; use fewer --racers or a shorter --run-time")
+        raise UsageError("that race has over 100,000,000 messages; use fewer --racers or a shorter --run-time")
     if options.target == "aws":
         _confirm_cost(
             deployment,
@@ -273,7 +280,7 @@ def _deployment(
     for setting in settings or ():
         name, separator, value = setting.partition("=")
         if not separator or not name:
-            raise click.UsageError(f"--set takes NAME=VALUE, not {setting!r}")
+            raise UsageError(f"--set takes NAME=VALUE, not {setting!r}")
         overrides[name] = value
     return load_deployment(template, config_env, overrides)
 
@@ -293,7 +300,7 @@ def _seconds(flag: str, text: str, most: int = 86_400 * 7) -> int:
     match = _DURATION.fullmatch(text.strip())
     value = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"] if match else 0
     if not 1 <= value <= most:
-        raise click.UsageError(f"{flag} {text!r}: give a time such as 60s, 5m or 1h, from 1s to {most}s")
+        raise UsageError(f"{flag} {text!r}: give a time such as 60s, 5m or 1h, from 1s to {most}s")
     return value
 
 
@@ -303,13 +310,13 @@ def _classes(text: str) -> tuple[int, ...]:
     except ValueError:
         found = ()
     if not found or len(set(found)) != len(found) or not all(1 <= one <= 6 for one in found):
-        raise click.UsageError(f"--classes {text!r}: give different numbers from 1 to 6, such as 1 or 1,2,6")
+        raise UsageError(f"--classes {text!r}: give different numbers from 1 to 6, such as 1 or 1,2,6")
     return found
 
 
 def _one_of(flag: str, value: str, allowed: tuple[str, ...], note: str = "") -> str:
     if value not in allowed:
-        raise click.UsageError(f"{flag} {value!r}: choose {' or '.join(allowed)}{f' ({note})' if note else ''}")
+        raise UsageError(f"{flag} {value!r}: choose {' or '.join(allowed)}{f' ({note})' if note else ''}")
     return value
 
 
@@ -330,7 +337,7 @@ def _writable(out: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise click.UsageError(f"--out {out}: {error.strerror}; choose a directory that can be written") from None
+        raise UsageError(f"--out {out}: {error.strerror}; choose a directory that can be written") from None
 
 
 def _confirm_cost(deployment: Deployment, messages: int, seconds: int, yes: bool) -> None:
@@ -343,8 +350,8 @@ def _confirm_cost(deployment: Deployment, messages: int, seconds: int, yes: bool
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("a run on AWS costs money; add --yes to go on without being asked")
-    if not click.confirm("Go on?", err=True):
+        raise UsageError("a run on AWS costs money; add --yes to go on without being asked")
+    if not typer.confirm("Go on?", err=True):
         raise typer.Exit(EXIT_USAGE)
 
 
@@ -357,12 +364,14 @@ def main() -> None:
     """The console script."""
     try:
         code = app(standalone_mode=False)
-    except click.UsageError as error:
+    except UsageError as error:
+        code = _complain(str(error), EXIT_USAGE)
+    except _ParserError as error:
         command = error.ctx.command_path if error.ctx else "alleycat"
         code = _complain(f"{error.format_message()} ({command} --help lists the flags)", EXIT_USAGE)
     except DeploymentError as error:
         code = _complain(str(error), EXIT_USAGE)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = _complain("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()

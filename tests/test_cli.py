@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,17 +122,17 @@ def started(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
+def wait_until_riding(process: subprocess.Popen[str]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        if text in line:
+        if re.match(r"riding [1-9]\d*/", line):
             return
-    raise AssertionError(f"never said {text!r}")
+    raise AssertionError("it never rode")
 
 
 def test_the_first_interrupt_drains_and_still_judges() -> None:
     process = started("race", "--port", "0", "--json", "-u", "20", "-t", "60s")
-    wait_for(process, "riding 5")
+    wait_until_riding(process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     told = json.loads(out)
@@ -144,7 +145,7 @@ def test_the_first_interrupt_drains_and_still_judges() -> None:
 
 def test_the_second_interrupt_quits() -> None:
     process = started("race", "--port", "0", "-u", "20", "-t", "60s")
-    wait_for(process, "riding 5")
+    wait_until_riding(process)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     began = time.monotonic()
@@ -212,7 +213,7 @@ def test_cloud_has_what_the_template_says_and_a_race_can_use_it(tmp_path: Path) 
 
 def test_bad_telemetry_is_kept_with_its_reason_and_the_race_goes_on(tmp_path: Path) -> None:
     process = started("race", "--port", "0", "--json", "-u", "20", "-t", "12s", "--out", str(tmp_path))
-    wait_for(process, "riding")
+    wait_until_riding(process)
     # The port was chosen by the system: the cloud is the child that listens.
     port = _port_of_child(process.pid)
     kinesis = client("kinesis", f"http://127.0.0.1:{port}")
@@ -260,8 +261,8 @@ def _port_of_child(pid: int) -> int:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["race", "--racers", "0"], 2, "0 is not in the range"),
-        (["race", "--racers", "many"], 2, "'many' is not a valid integer"),
+        (["race", "--racers", "0"], 2, "--racers"),
+        (["race", "--racers", "many"], 2, "--racers"),
         (["race", "--run-time", "soon"], 2, "--run-time 'soon': give a time such as 60s"),
         (["race", "--via", "pigeon"], 2, "--via 'pigeon': choose kinesis"),
         (["race", "--partition-key", "x"], 2, "choose random or racer"),
@@ -275,7 +276,7 @@ def _port_of_child(pid: int) -> int:
         (["race", "--out", "/proc/nothing"], 2, "choose a directory that can be written"),
         (["race", "--limits", "maybe"], 2, "choose on or off"),
         (["race", "--consumers", "deployed"], 2, "goes with --target aws"),
-        (["race", "--port", "99999"], 2, "99999 is not in the range"),
+        (["race", "--port", "99999"], 2, "--port"),
         (["template", "--template", "README.md"], 2, "README.md"),
         (["nonsense"], 2, "No such command"),
     ],
