@@ -17,10 +17,10 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import botocore.session
@@ -48,6 +48,7 @@ LEAD_S = 1.5
 PARTITION_KEYS = ("random", "racer", "race", "class", "timestamp")
 
 Show = Callable[[Progress], None]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +195,8 @@ class _Run:
                 if runtime is not None:
                     await asyncio.to_thread(runtime.start)
                 watching = asyncio.create_task(self._watch(runtime), name="alleycat-watch")
-                finished_at = await self._ride(races)
-                drained = await self._drain(runtime, finished_at)
+                finished_at = await self._while_alive(self._ride(races))
+                drained = await self._while_alive(self._drain(runtime, finished_at))
                 self.settled_s = time.time() - finished_at
                 self.progress.phase = "judging"
                 self.final_functions = self._functions(runtime)
@@ -213,6 +214,23 @@ class _Run:
         self.progress.phase = "finished"
         report = self._report(started_at, Verdict(tuple(checks)))
         return Outcome(report, self.interrupts.first.is_set())
+
+    async def _while_alive(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do ``work``, but not past the death of the embedded cloud: its clients would retry for minutes.
+
+        :raises TargetError: when the cloud died.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=0.5)
+                cloud = self.target.cloud
+                if cloud is not None and (code := cloud.poll()) is not None and not task.done():
+                    raise TargetError(f"the embedded cloud died (exit code {code}) and its data is gone; run again")
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def _races(self, started_at: float) -> list[Race]:
         settings = self.settings
@@ -360,8 +378,6 @@ class _Run:
         while not runtime.caught_up(finished_at):
             if time.time() > give_up:
                 return False
-            if self.target.cloud is not None and self.target.cloud.poll() is not None:
-                raise TargetError("the embedded cloud has died; its data is gone. Run again with --out to keep logs")
             await asyncio.sleep(0.1)
         return True
 

@@ -237,6 +237,19 @@ def test_bad_telemetry_is_kept_with_its_reason_and_the_race_goes_on(tmp_path: Pa
     assert "Traceback" not in err
 
 
+def test_a_cloud_that_dies_in_the_middle_is_one_clear_line() -> None:
+    process = started("race", "--port", "0", "-u", "20", "-t", "60s")
+    wait_until_riding(process)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "simulator.cloud.server"], capture_output=True, text=True, check=True
+    )
+    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (3, "")
+    assert "the embedded cloud died (exit code -9)" in err.strip().splitlines()[-1]
+    assert "Traceback" not in err
+
+
 def _port_of_child(pid: int) -> int:
     """The listening port of the embedded cloud under process ``pid``, from /proc."""
     listening: dict[str, int] = {}
