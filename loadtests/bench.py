@@ -1,7 +1,7 @@
 """``make bench``: how fast the parts are, beside their peers in the same run.
 
-Every figure is a median of rounds on whatever machine this is, printed with versions. Rates are by the wall clock
-with one client connection, and by CPU second of the server, which says what a core could do. A peer that needs
+Every figure is a median of rounds on whatever machine this is, printed with versions. Servers are driven by one
+connection with one call at a time, so none of them uses more than a core; rates are by the wall clock. A peer that needs
 longer than the budget to be filled to a level is reported as far as it got. Absolute numbers do not travel between
 machines; ratios in one run do.
 """
@@ -65,8 +65,8 @@ def put_body() -> bytes:
     return json.dumps({"StreamName": STREAM, "Records": records}).encode()
 
 
-def measure(server: Peer, budget_s: float) -> list[tuple[int, float, float, float]]:
-    """``(stored, records/s, records/CPU s, GetRecords(1000) ms)`` at each level that the budget reaches."""
+def measure(server: Peer, budget_s: float) -> list[tuple[int, float, float]]:
+    """``(stored, records/s, GetRecords(1000) ms)`` at each level that the budget reaches."""
     wire = Wire(server)
     wire.ask("CreateStream", StreamName=STREAM, ShardCount=1)
     while wire.ask("DescribeStream", StreamName=STREAM)["StreamDescription"]["StreamStatus"] != "ACTIVE":
@@ -83,18 +83,16 @@ def measure(server: Peer, budget_s: float) -> list[tuple[int, float, float, floa
             answer = wire.call("PutRecords", body)
             stored += RECORDS_A_CALL
         latest = json.loads(answer)["Records"][-1]["SequenceNumber"]
-        rates, per_cpu = [], []
+        rates = []
         for _ in range(5):
-            used, began = server.cpu_s(), time.perf_counter()
+            began = time.perf_counter()
             calls = 0
             while calls < ROUND_CALLS and time.perf_counter() - began < 5:
                 wire.call("PutRecords", body)
                 calls += 1
-            passed = time.perf_counter() - began
-            rates.append(calls * RECORDS_A_CALL / passed)
-            per_cpu.append(calls * RECORDS_A_CALL / max(server.cpu_s() - used, 1e-6))
+            rates.append(calls * RECORDS_A_CALL / (time.perf_counter() - began))
             stored += calls * RECORDS_A_CALL
-        found.append((stored, statistics.median(rates), statistics.median(per_cpu), read_ms(wire, latest)))
+        found.append((stored, statistics.median(rates), read_ms(wire, latest)))
         if stored < level:
             break
     return found
@@ -121,8 +119,8 @@ def read_ms(wire: Wire, after: str) -> float:
 
 def bench_servers(budget_s: float) -> None:
     print("\nPutRecords (500 x 170 B, one shard) and GetRecords(1000), by records already stored")
-    print(f"{'server':<18}{'stored':>10}{'records/s':>12}{'records/CPU s':>15}{'GetRecords ms':>15}")
-    results: dict[str, list[tuple[int, float, float, float]]] = {}
+    print(f"{'server':<18}{'stored':>10}{'records/s':>12}{'GetRecords ms':>15}")
+    results: dict[str, list[tuple[int, float, float]]] = {}
 
     def show(name: str, server: Peer) -> None:
         try:
@@ -130,8 +128,8 @@ def bench_servers(budget_s: float) -> None:
         except (RuntimeError, OSError, KeyError, http.client.HTTPException) as error:
             print(f"{name:<18} failed: {error}")
             return
-        for stored, rate, per_cpu, read in results[name]:
-            print(f"{name:<18}{stored:>10,}{rate:>12,.0f}{per_cpu:>15,.0f}{read:>15.2f}", flush=True)
+        for stored, rate, read in results[name]:
+            print(f"{name:<18}{stored:>10,}{rate:>12,.0f}{read:>15.2f}", flush=True)
         if len(results[name]) < len(LEVELS) or results[name][-1][0] < LEVELS[-1]:
             print(f"{name:<18} was not filled further within {budget_s:.0f} s")
 

@@ -27,26 +27,6 @@ class Peer:
     name: str
     host: str
     port: int
-    pid: int
-
-    def cpu_s(self) -> float:
-        """CPU seconds of the server and its children so far."""
-        parents: dict[int, int] = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                    parents[int(entry.name)] = int(fields[1])
-        total_ns = 0
-        for pid in parents:
-            ancestor = pid
-            while ancestor not in (0, 1, self.pid):
-                ancestor = parents.get(ancestor, 0)
-            if ancestor == self.pid:
-                for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-                    with contextlib.suppress(OSError):
-                        total_ns += int(thread.read_text().split()[0])
-        return total_ns / 1e9
 
 
 def version_of(python: Path, package: str) -> str:
@@ -59,7 +39,7 @@ def version_of(python: Path, package: str) -> str:
 def alleycat() -> Iterator[Peer]:
     """Ours: limits enforced, their rate raised out of the way."""
     with CloudProcess(settings=LimitSettings(shard_rate_factor=1e6)) as cloud:
-        yield Peer("alleycat", cloud.host, cloud.port, cloud.pid)
+        yield Peer("alleycat", cloud.host, cloud.port)
 
 
 def installed() -> list[tuple[str, list[str], dict[str, str]]]:
@@ -91,7 +71,7 @@ def peer(name: str, command: list[str], environment: dict[str, str]) -> Iterator
         filled, env={**os.environ, **settings}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        yield Peer(name, "127.0.0.1", port, process.pid) if _answers(port, process) else None
+        yield Peer(name, "127.0.0.1", port) if _answers(port, process) else None
     finally:
         process.terminate()
         try:
