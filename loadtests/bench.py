@@ -1,8 +1,8 @@
 """``make bench``: how fast the parts are, beside their peers in the same run.
 
 Every figure is a median of rounds on whatever machine this is, printed with versions. Servers are driven by one
-connection with one call at a time, so none of them uses more than a core; rates are by the wall clock. A peer that needs
-longer than the budget to be filled to a level is reported as far as it got. Absolute numbers do not travel between
+connection with one call at a time, so none of them uses more than a core; rates are by the wall clock. A peer
+that needs longer than the budget to be filled to a level is reported as far as it got. Absolute numbers do not travel between
 machines; ratios in one run do.
 """
 
