@@ -2,8 +2,8 @@
 
 Every figure is a median of rounds on whatever machine this is, printed with versions. Servers are driven by one
 connection with one call at a time, so none of them uses more than a core; rates are by the wall clock. A peer
-that needs longer than the budget to be filled to a level is reported as far as it got. Absolute numbers do not travel between
-machines; ratios in one run do.
+that needs longer than the budget to be filled to a level is reported as far as it got. Absolute numbers do not
+travel between machines; ratios in one run do.
 """
 
 from __future__ import annotations
