@@ -6,62 +6,89 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from simulator.deployment import Deployment, EventSourceSpec, TableSpec
+from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, TableSpec
+
+Row = tuple[str, ...]
 
 
 def render(deployment: Deployment) -> RenderableType:
     """Everything that was understood, in the order of the data's way, then what is ignored."""
-    return Group(
-        f"{deployment.path} with --config-env {deployment.config_env}",
-        _grid(
+    sections: list[tuple[str, list[Row]]] = [
+        (
             "Parameters",
-            [(name, str(value), deployment.origins[name]) for name, value in deployment.parameters.items()],
+            [(name, _value(value), deployment.origins[name]) for name, value in deployment.shown_parameters().items()],
         ),
-        _grid(
+        (
             "Streams",
-            [(one.name, f"{one.shard_count} shards", f"{one.retention_hours} h") for one in deployment.streams],
-        ),
-        _grid("Tables", [row for table in deployment.tables for row in _table_rows(table)]),
-        _grid(
-            "Functions",
             [
-                (one.logical_id, one.handler, f"{one.timeout_s} s, {one.memory_mb} MB; {_sources(one.event_sources)}")
-                for one in deployment.functions
+                (one.name, f"{one.shard_count:,} shard{'s' if one.shard_count > 1 else ''}", f"{one.retention_hours} h")
+                for one in deployment.streams
             ],
         ),
-        _grid(
-            "Buckets and queues",
-            [(one.name, one.logical_id, "") for one in deployment.buckets]
-            + [(one.name, one.logical_id, "") for one in deployment.queues],
-        ),
-        _grid("Ignored", [(one.what, f"line {one.line}", one.reason) for one in deployment.ignored]),
+        ("Tables", [row for table in deployment.tables for row in _table_rows(table)]),
+        ("Functions", [row for function in deployment.functions for row in _function_rows(function)]),
+        ("Buckets", [(one.name, one.logical_id) for one in deployment.buckets]),
+        ("Queues", [(one.name, one.logical_id) for one in deployment.queues]),
+        ("Outputs", [(name, _value(value)) for name, value in deployment.outputs.items()]),
+        ("Ignored", [(f"line {one.line}", f"{one.what}: {one.reason}") for one in deployment.ignored]),
+    ]
+    shown = [_grid(title, rows) for title, rows in sections if rows]
+    where = f"stack {deployment.stack_name} in {deployment.region}, account {deployment.account_id}"
+    return Group(escape(f"{deployment.path} with --config-env {deployment.config_env}: {where}"), *shown)
+
+
+def _grid(title: str, rows: list[Row]) -> Table:
+    grid = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        show_header=False,
+        padding=(0, 2),
     )
-
-
-def _grid(title: str, rows: list[tuple[str, str, str]]) -> Table:
-    table = Table(title=f"\n{title}" if rows else "", title_justify="left", box=None, show_header=False, padding=(0, 2))
+    for _ in range(max(len(row) for row in rows)):
+        # Names are there to be copied: long ones fold, they are never cut.
+        grid.add_column(overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    return table
+        grid.add_row(*(escape(cell) for cell in row))
+    return grid
 
 
-def _table_rows(table: TableSpec) -> list[tuple[str, str, str]]:
+def _value(value: object) -> str:
+    return ",".join(str(one) for one in value) if isinstance(value, list) else str(value)
+
+
+def _table_rows(table: TableSpec) -> list[Row]:
     def units(wcu: int, rcu: int) -> str:
-        return f"{wcu} WCU, {rcu} RCU" if wcu else "on demand"
+        return f"{wcu:,} WCU, {rcu:,} RCU" if wcu else "on demand"
 
     def keys(pairs: tuple[tuple[str, str], ...]) -> str:
         return ", ".join(name for name, _ in pairs)
 
-    rows = [(table.name, keys(table.keys), units(table.wcu, table.rcu))]
+    stream = f"; stream of {table.stream_view_type}" if table.stream_view_type else ""
+    rows: list[Row] = [(table.name, keys(table.keys), units(table.wcu, table.rcu) + stream)]
     for index in table.indexes:
         capacity = "the table's units" if index.kind == "LSI" else units(index.wcu, index.rcu)
         rows.append((f"  {index.kind} {index.name}", keys(index.keys), capacity))
     return rows
 
 
-def _sources(sources: tuple[EventSourceSpec, ...]) -> str:
-    told = []
-    for one in sources:
-        window = f", window {one.tumbling_window_s} s" if one.tumbling_window_s else ""
-        told.append(f"{one.source_name} from {one.starting_position}, batches of {one.batch_size:,}{window}")
-    return "; ".join(told) or "no event source"
+def _function_rows(function: FunctionSpec) -> list[Row]:
+    reserved = function.reserved_concurrency
+    limits = f"{function.timeout_s} s, {function.memory_mb:,} MB"
+    if reserved is not None:
+        limits += f", {reserved:,} at a time"
+    rows: list[Row] = [(function.name, f"{limits}, {function.runtime} {function.handler}")]
+    return rows + [(f"  from {source.source_name}", _source(source)) for source in function.event_sources]
+
+
+def _source(source: EventSourceSpec) -> str:
+    told = [source.starting_position, f"batches of {source.batch_size:,}"]
+    if source.batching_window_s:
+        told.append(f"waiting up to {source.batching_window_s} s")
+    told.append(f"windows of {source.tumbling_window_s} s" if source.tumbling_window_s else "no window")
+    retries = source.maximum_retry_attempts
+    told.append("tried until it expires" if retries < 0 else f"{retries:,} retries")
+    if source.report_batch_item_failures:
+        told.append("partial failures")
+    return ", ".join(told)

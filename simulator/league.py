@@ -528,7 +528,10 @@ class _Run:
                 "started_at": utc(started_at),
                 "settled_s": round(self.settled_s, 1),
             },
-            deployment={"config_env": self.deployment.config_env, "parameters": dict(self.deployment.parameters)},
+            deployment={
+                "config_env": self.deployment.config_env,
+                "parameters": dict(self.deployment.shown_parameters()),
+            },
             ledger=self.ledger.to_json(),
             latency_ms=self.latency,
             limits=limit_use(everything, self.deployment),
