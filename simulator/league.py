@@ -33,7 +33,7 @@ from simulator import verdict
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudProcess
 from simulator.deployment import Deployment
-from simulator.diagnosis import Finding, diagnose
+from simulator.diagnosis import diagnose
 from simulator.progress import MetricsFeed, Progress
 from simulator.race import FIRST_RACER_ID, Race, RaceCalendar, plan_race
 from simulator.report import Report, utc
@@ -199,7 +199,7 @@ class _Run:
                 drained = await self._while_alive(self._drain(runtime, finished_at))
                 self.settled_s = time.time() - finished_at
                 self.progress.phase = "judging"
-                self.final_functions = self._functions(runtime)
+                self.final_functions = self._functions(runtime.statistics()) if runtime is not None else []
                 checks = await self._judge(races, baseline, drained)
             finally:
                 if watching is not None:
@@ -293,14 +293,13 @@ class _Run:
             for source in function.event_sources
         ]
         target = self.target
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"} if target.kind == "local" else {}
         return Runtime(
             functions,
             mappings,
             client_factory=lambda: kinesis_client(
                 region_name=target.region,
                 **({"endpoint_url": target.endpoint_url} if target.endpoint_url else {}),
-                **keys,
+                **target.keys,
             ),
             log=self._write_log,
         )
@@ -313,8 +312,8 @@ class _Run:
         """Produce every message; returns when the last was settled."""
         settings = self.settings
         session = botocore.session.Session()
-        if self.target.kind == "local":
-            session.set_credentials("test", "test")
+        if self.target.keys:
+            session.set_credentials(*self.target.keys.values())
         self.progress.phase = "riding"
         producer = KinesisProducer(
             stream=self.stream,
@@ -333,13 +332,12 @@ class _Run:
         except ProducerError as error:
             raise TargetError(str(error)) from None
         finally:
-            with contextlib.suppress(AttributeError):  # it never connected
-                self.ledger = producer.statistics().ledger
-                found = producer.latencies()
-                self.latency = {
-                    name: {"p50": one.p50, "p99": one.p99, "max": one.max}
-                    for name, one in (("send_lateness", found.send_lateness), ("accepted", found.accepted))
-                }
+            self.ledger = producer.statistics().ledger
+            found = producer.latencies()
+            self.latency = {
+                name: {"p50": one.p50, "p99": one.p99, "max": one.max}
+                for name, one in (("send_lateness", found.send_lateness), ("accepted", found.accepted))
+            }
             self.progress.producer = None
             self.progress.ledger = self.ledger
         return time.time()
@@ -441,21 +439,18 @@ class _Run:
                 await self._read_metrics()
             progress = self.progress
             if progress.producer is not None:
-                with contextlib.suppress(AttributeError):
-                    progress.ledger = progress.producer.statistics().ledger
-            progress.functions = self._functions(runtime)
-            progress.behind = _behind(runtime.statistics()) if runtime is not None else 0
-            recent = self.feed.recent(began - 10)
+                progress.ledger = progress.producer.statistics().ledger
+            if runtime is not None:
+                statistics = runtime.statistics()
+                progress.functions = self._functions(statistics)
+                progress.behind = _behind(statistics)
             progress.limits = limit_use(self.feed.recent(began - 4), self.deployment)
-            progress.findings = self._findings(recent, 10.0)
+            lately = limit_use(self.feed.recent(began - 10), self.deployment)
+            progress.findings = diagnose(lately, 10.0, progress.functions, self.deployment)
             if int(began) % 3 == 0 and progress.phase in ("riding", "draining"):
                 progress.leaders = await asyncio.to_thread(self._leaders, table_reader, progress.leaders)
             self.show(progress)
             await asyncio.sleep(max(0.2, 1.0 - (time.time() - began)))
-
-    def _findings(self, recent: Mapping[str, Any], window_s: float) -> list[Finding]:
-        uses = limit_use(recent, self.deployment)
-        return diagnose(uses, window_s, self.progress.functions, self.deployment)
 
     def _leaders(self, client: Any, before: list[tuple[int, float]]) -> list[tuple[int, float]]:
         """The live board, read from the table as a screen would: one eventually consistent GetItem."""
@@ -482,9 +477,7 @@ class _Run:
         ):
             self.feed.merge(msgspec.json.decode(await answer.read()))
 
-    def _functions(self, runtime: Runtime | None) -> list[dict[str, Any]]:
-        if runtime is None:
-            return []
+    def _functions(self, statistics: RuntimeStatistics) -> list[dict[str, Any]]:
         by_name = {function.name: function.logical_id for function in self.deployment.functions}
         return [
             {
@@ -504,14 +497,14 @@ class _Run:
                 "records": one.records_processed,
                 **({"last_error": f"{one.last_error.type}: {one.last_error.message}"} if one.last_error else {}),
             }
-            for name, one in runtime.statistics().functions.items()
+            for name, one in statistics.functions.items()
         ]
 
     # -- the report ------------------------------------------------------------------------------------
 
     def _report(self, started_at: float, judged: Verdict) -> Report:
         settings = self.settings
-        everything = self.feed.recent(0)
+        uses = limit_use(self.feed.recent(0), self.deployment)
         window_s = max(1.0, time.time() - started_at)
         return Report(
             run={
@@ -534,15 +527,10 @@ class _Run:
             },
             ledger=self.ledger.to_json(),
             latency_ms=self.latency,
-            limits=limit_use(everything, self.deployment),
+            limits=uses,
             functions=self.final_functions,
             verdict=judged,
-            findings=[
-                str(one)
-                for one in diagnose(
-                    limit_use(everything, self.deployment), window_s, self.final_functions, self.deployment
-                )
-            ],
+            findings=[str(one) for one in diagnose(uses, window_s, self.final_functions, self.deployment)],
             extra={"rejected": self.rejected},
         )
 

@@ -34,15 +34,17 @@ class Target:
     environment: Mapping[str, str] = field(default_factory=dict)
     cloud: CloudProcess | None = None
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """boto3's arguments for credentials: the conventional ones of the embedded cloud, none for AWS's own chain."""
+        return {"aws_access_key_id": "test", "aws_secret_access_key": "test"} if self.kind == "local" else {}
+
     def client(self, service: str, **config: Any) -> Any:
         """A boto3 client of ``service``; ``config`` are members of botocore's Config."""
-        keys: dict[str, Any] = {}
-        if self.kind == "local":
-            keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
         settings: dict[str, Any] = {"retries": {"mode": "standard", "total_max_attempts": 10}, **config}
         if self.endpoint_url:
             settings["s3"] = {"addressing_style": "path"}
-        return boto3.session.Session(region_name=self.region, **keys).client(
+        return boto3.session.Session(region_name=self.region, **self.keys).client(
             service, endpoint_url=self.endpoint_url, config=Config(**settings)
         )
 
