@@ -19,13 +19,14 @@ _STRING = 7
 
 def message(headers: Mapping[str, str], payload: bytes) -> bytes:
     """One message; ``headers`` are strings."""
-    packed = b"".join(
-        struct.pack(">B", len(name)) + name.encode() + struct.pack(">BH", _STRING, len(value.encode())) + value.encode()
-        for name, value in headers.items()
-    )
+    packed = b"".join(_header(name.encode(), value.encode()) for name, value in headers.items())
     prelude = _PRELUDE.pack(16 + len(packed) + len(payload), len(packed))
     body = prelude + _CRC.pack(zlib.crc32(prelude)) + packed + payload
     return body + _CRC.pack(zlib.crc32(body))
+
+
+def _header(name: bytes, value: bytes) -> bytes:
+    return struct.pack(">B", len(name)) + name + struct.pack(">BH", _STRING, len(value)) + value
 
 
 def event(kind: str, content_type: str, payload: bytes) -> bytes:

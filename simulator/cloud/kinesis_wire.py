@@ -55,8 +55,7 @@ def _decode_cbor(body: bytes) -> Any:
         raise ValueError(str(error)) from None
 
 
-def _epoch(decoder: Any, immutable: bool) -> float:
-    milliseconds = decoder.decode()
+def _epoch(milliseconds: Any, immutable: bool) -> float:
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         raise ValueError(f"a timestamp is a number of milliseconds, not {milliseconds!r}")
     return milliseconds / 1000
