@@ -51,20 +51,7 @@ class Target:
 
 def local_target(cloud: CloudProcess, region: str) -> Target:
     """The embedded cloud, already started."""
-    url = cloud.endpoint_url
-    return Target(
-        "local",
-        region,
-        url,
-        {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
-        },
-        cloud,
-    )
+    return Target("local", region, cloud.endpoint_url, cloud.environment(region), cloud)
 
 
 def aws_target() -> Target:

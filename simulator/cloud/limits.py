@@ -161,7 +161,7 @@ def with_settings(given: Sequence[str], settings: LimitSettings | None = None) -
             number = math.nan
         if not 0 <= number < math.inf:
             raise ValueError(f"{text!r}: {name} is a number of 0 or more")
-        settings = replace(settings, **{name: number})
+        settings = replace(settings, **{name: number})  # type: ignore[arg-type]
     return settings
 
 
