@@ -14,6 +14,7 @@ from typing import Literal
 from consumers.runtime.errors import ConfigurationError
 
 StartingPosition = Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
+SourceKind = Literal["Kinesis", "DynamoDB"]
 
 WINDOW_CLOSE_MAX_S = 120.0
 """Lambda waits "up to 2 minutes" without new records before it assumes that a window is over."""
@@ -65,8 +66,10 @@ class FunctionConfig:
 class MappingConfig:
     """One event source mapping: a stream and the function that its batches go to.
 
-    ``name`` names the checkpoint file, so it must stay the same for a restart to resume. ``starting_timestamp``
-    is in seconds since the epoch and goes with AT_TIMESTAMP. ``maximum_retry_attempts=-1`` is for ever.
+    ``name`` names the checkpoint file, so it must stay the same for a restart to resume. ``stream_arn`` is the ARN
+    of a Kinesis stream, of one of its registered consumers (enhanced fan-out), or of a table's stream; in the last
+    case ``source_kind`` is DynamoDB. ``starting_timestamp`` is in seconds since the epoch and goes with AT_TIMESTAMP.
+    ``maximum_retry_attempts=-1`` is for ever.
     """
 
     name: str
@@ -80,11 +83,18 @@ class MappingConfig:
     starting_timestamp: float | None = None
     maximum_retry_attempts: int = -1
     report_batch_item_failures: bool = False
+    source_kind: SourceKind = "Kinesis"
 
     def __post_init__(self) -> None:
         who = f"mapping {self.name!r}"
         _require(bool(self.name), "a mapping needs a name")
-        _require(len(self.stream_arn.split(":")) == 6, f"{who}: stream_arn {self.stream_arn!r} is not an ARN")
+        # A consumer's and a table's stream end in a time, with or without colons of its own.
+        service = [*self.stream_arn.split(":", 5), "", ""][2]
+        _require(self.stream_arn.count(":") >= 5, f"{who}: stream_arn {self.stream_arn!r} is not an ARN")
+        _require(
+            (self.source_kind == "DynamoDB") == (service == "dynamodb"),
+            f"{who}: stream_arn {self.stream_arn!r} does not go with source_kind {self.source_kind}",
+        )
         ranges: tuple[tuple[str, float, float], ...] = (
             ("batch_size", 1, 10_000),
             ("batching_window_s", 0, 300),
@@ -101,6 +111,10 @@ class MappingConfig:
         _require(
             (self.starting_position == "AT_TIMESTAMP") == (self.starting_timestamp is not None),
             f"{who}: starting_timestamp goes with starting_position AT_TIMESTAMP, and only with it",
+        )
+        _require(
+            self.source_kind == "Kinesis" or self.starting_position != "AT_TIMESTAMP",
+            f"{who}: a table's stream starts at TRIM_HORIZON or LATEST, it has no AT_TIMESTAMP",
         )
 
     @property
@@ -133,6 +147,7 @@ class RuntimeSettings:
 
     ``poll_interval_s``: Lambda's base rate, once a second a shard (published). ``catch_up_interval_s``: between
     polls while there is more to read; a shard answers 5 calls/s, so faster would only be refused.
+    ``dynamodb_poll_interval_s``: four times a second a shard of a table's stream (published).
     ``window_close_grace_s``: a window whose records have stopped is closed by the first empty poll at the tip that
     began this long after the window's end; it covers the propagation delay of a put (AWS: 70 to 200 ms on average)
     and some clock skew. Lambda takes up to 120 s, which is the upper bound here. ``retry``: a failed batch is
@@ -142,6 +157,7 @@ class RuntimeSettings:
 
     poll_interval_s: float = 1.0
     catch_up_interval_s: float = 0.2
+    dynamodb_poll_interval_s: float = 0.25
     get_records_limit: int = 10_000
     list_shards_interval_s: float = 10.0
     window_close_grace_s: float = 0.5
@@ -156,6 +172,7 @@ class RuntimeSettings:
             f"window_close_grace_s must be in 0..{WINDOW_CLOSE_MAX_S}, got {grace}",
         )
         _require(self.poll_interval_s > 0, f"poll_interval_s must be > 0, got {self.poll_interval_s}")
+        _require(self.dynamodb_poll_interval_s > 0, "dynamodb_poll_interval_s must be > 0")
         _require(self.catch_up_interval_s > 0, f"catch_up_interval_s must be > 0, got {self.catch_up_interval_s}")
         limit = self.get_records_limit
         _require(1 <= limit <= 10_000, f"get_records_limit must be in 1..10000, got {limit}")

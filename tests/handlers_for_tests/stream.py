@@ -54,3 +54,8 @@ def slow(event: dict[str, Any], context: object) -> None:
     _write({"began": _data(event)})
     time.sleep(float(os.environ["SLOW_S"]))
     _write({"data": _data(event)})
+
+
+def events(event: dict[str, Any], context: object) -> None:
+    """Write the whole event."""
+    _write(event)
