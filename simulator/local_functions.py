@@ -56,24 +56,48 @@ def mapping_config(function: FunctionSpec, source: EventSourceSpec, stream_arn: 
     return MappingConfig(**{one.name: settings[one.name] for one in fields(MappingConfig) if one.name in settings})
 
 
-def source_arn_on(target: Target, source: EventSourceSpec) -> str:
+def source_arn_on(target: Target, deployment: Deployment, source: EventSourceSpec) -> str:
     """The ARN that ``source`` has on ``target``.
 
     :raises TargetError: there is no such stream, consumer or table, or the table has no stream.
     """
-    with reaching(target, f"looking for {source.source_name}"):
-        if source.kind == "DynamoDB":
-            table = target.client("dynamodb", connect_timeout=5).describe_table(TableName=source.source_name)["Table"]
-            if not table.get("StreamSpecification", {}).get("StreamEnabled"):
-                raise TargetError(f"the table {source.source_name} has no stream; enable its StreamSpecification")
-            return str(table["LatestStreamArn"])
-        kinesis = target.client("kinesis", connect_timeout=5)
-        summary = kinesis.describe_stream_summary(StreamName=source.source_name)["StreamDescriptionSummary"]
-        stream_arn = str(summary["StreamARN"])
-        if source.consumer_name is None:
-            return stream_arn
-        found = kinesis.describe_stream_consumer(StreamARN=stream_arn, ConsumerName=source.consumer_name)
-        return str(found["ConsumerDescription"]["ConsumerARN"])
+    try:
+        with reaching(target, f"looking for {source.source_name}"):
+            return _source_arn(target, source)
+    except TargetError as error:
+        if "ResourceNotFoundException" not in str(error):
+            raise
+        noun = "table" if source.kind == "DynamoDB" else "stream"
+        what = (
+            f"{source.source_name} with the consumer {source.consumer_name}"
+            if source.consumer_name
+            else source.source_name
+        )
+        raise TargetError(
+            f"there is no {noun} {what} in {target.endpoint_url or target.region}; "
+            + (
+                f"start that cloud with `alleycat cloud --template {deployment.path}`, or create it there"
+                if target.kind == "local"
+                else "deploy the template first, and name its streams and tables in it as they are deployed"
+            )
+        ) from None
+
+
+def _source_arn(target: Target, source: EventSourceSpec) -> str:
+    # Somebody waits for the answer, and a place that is not there stays away.
+    config = {"connect_timeout": 5, "retries": {"mode": "standard", "total_max_attempts": 3}}
+    if source.kind == "DynamoDB":
+        table = target.client("dynamodb", **config).describe_table(TableName=source.source_name)["Table"]
+        if not table.get("StreamSpecification", {}).get("StreamEnabled"):
+            raise TargetError(f"the table {source.source_name} has no stream; enable it with a StreamSpecification")
+        return str(table["LatestStreamArn"])
+    kinesis = target.client("kinesis", **config)
+    summary = kinesis.describe_stream_summary(StreamName=source.source_name)["StreamDescriptionSummary"]
+    stream_arn = str(summary["StreamARN"])
+    if source.consumer_name is None:
+        return stream_arn
+    found = kinesis.describe_stream_consumer(StreamARN=stream_arn, ConsumerName=source.consumer_name)
+    return str(found["ConsumerDescription"]["ConsumerARN"])
 
 
 def runtime_on(
@@ -89,7 +113,7 @@ def runtime_on(
     :raises TargetError: a stream or table is not there.
     """
     mappings = [
-        mapping_config(function, source, source_arn_on(target, source))
+        mapping_config(function, source, source_arn_on(target, deployment, source))
         for function in functions
         for source in function.event_sources
     ]

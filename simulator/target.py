@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import boto3
@@ -52,7 +52,11 @@ class Target:
 
 def local_target(cloud: CloudProcess, region: str) -> Target:
     """The embedded cloud, already started."""
-    url = cloud.endpoint_url
+    return replace(endpoint_target(cloud.endpoint_url, region), cloud=cloud)
+
+
+def endpoint_target(url: str, region: str) -> Target:
+    """An embedded cloud, or another emulator, that somebody else runs at ``url``; any credentials will do."""
     return Target(
         "local",
         region,
@@ -64,7 +68,6 @@ def local_target(cloud: CloudProcess, region: str) -> Target:
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
         },
-        cloud,
     )
 
 

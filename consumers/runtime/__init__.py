@@ -12,6 +12,7 @@ A stream is one of Kinesis or a table's; it may be AWS's or an emulator's: the r
 """
 
 from consumers.runtime.client import dynamodb_streams_client, kinesis_client
+from consumers.runtime.cold_start import cold_start_problem
 from consumers.runtime.config import Backoff, FunctionConfig, MappingConfig, RuntimeSettings
 from consumers.runtime.errors import CheckpointError, ConfigurationError, RuntimeFault
 from consumers.runtime.function import Function, InvokeResult
@@ -40,6 +41,7 @@ __all__ = [
     "RuntimeSettings",
     "RuntimeStatistics",
     "ShardStatistics",
+    "cold_start_problem",
     "dynamodb_streams_client",
     "kinesis_client",
 ]

@@ -20,11 +20,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record of a shard. ``encoded`` is its entry of the event's ``Records``, as JSON."""
+    """One record of a shard. ``encoded`` is its entry of the event's ``Records``, as JSON.
+
+    ``partition_key`` is what order is kept for: a DynamoDB record's is the item's keys.
+    """
 
     sequence_number: str
     arrival_s: float
     encoded: bytes
+    partition_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class EventBuilder:
             self._region,
             self._arn,
         )
-        return Record(sequence_number, arrival_s, _encode(entry))
+        return Record(sequence_number, arrival_s, _encode(entry), partition_key)
 
     def dynamodb_record(self, record: Mapping[str, Any], created_s: float) -> Record:
         """``record`` as DynamoDB Streams returns it, binary attributes in base64 (or bytes, which become that).
@@ -89,7 +93,8 @@ class EventBuilder:
         change["ApproximateCreationDateTime"] = int(created_s) if created_s.is_integer() else created_s
         entry = {name: record[name] for name in _DYNAMODB_MEMBERS if name in record}
         entry |= {"dynamodb": change, "eventSourceARN": self._arn}
-        return Record(change["SequenceNumber"], created_s, _encode(entry))
+        keys = _encode(dict(sorted(change.get("Keys", {}).items()))).decode()
+        return Record(change["SequenceNumber"], created_s, _encode(entry), keys)
 
     def window_members(self, window: Window, state: bytes, *, is_final: bool, is_early: bool) -> bytes:
         """The members that a tumbling window adds to the event; ``state`` is JSON."""
