@@ -279,6 +279,30 @@ def test_a_cloud_of_its_own_has_what_the_template_declares(project: Project) -> 
     assert project.written() == ["store"]
 
 
+def test_a_registered_consumer_of_the_template_is_pushed_to(project: Project) -> None:
+    fan = (
+        "  Fan: {Type: AWS::Kinesis::StreamConsumer, Properties: {ConsumerName: fan, StreamARN: !GetAtt Clicks.Arn}}\n"
+    )
+    template = TEMPLATE.replace("Stream: !GetAtt Clicks.Arn", "Stream: !GetAtt Fan.ConsumerARN") + fan
+    app = APP + "def arns(event, context):\n    _write(data=[one['eventSourceARN'] for one in event['Records']])\n"
+    project.write(template.replace("app.count", "app.arns"), app)
+    process = subprocess.Popen(
+        project.command("--port", "0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    own = CloudProcess(port=int(process.stderr.readline().partition("127.0.0.1:")[2].split()[0]))
+    kinesis = client_of(own, "kinesis")
+    kinesis.put_record(StreamName=project.name, Data=b"x", PartitionKey="p")
+    eventually(project.written)
+    (consumer,) = kinesis.list_stream_consumers(
+        StreamARN=kinesis.describe_stream_summary(StreamName=project.name)["StreamDescriptionSummary"]["StreamARN"]
+    )["Consumers"]
+    kinesis.close()
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 130
+    assert project.written() == [consumer["ConsumerARN"]]
+
+
 def test_a_cloud_that_runs_on_the_port_is_used(project: Project) -> None:
     project.create()
     project.put("here")

@@ -23,12 +23,14 @@ from consumers.runtime import (
     kinesis_client,
 )
 from consumers.runtime.lineage import ShardInfo
-from consumers.runtime.sources import from_client_error
+from consumers.runtime.sources import Read, SourceError, from_client_error
 from consumers.runtime.sources.dynamodb_stream import DynamoDBStream
+from consumers.runtime.sources.kinesis_fan_out import FanOutReader, KinesisFanOut
 from simulator.cloud.server import CloudProcess
 
 HERE = Path(__file__).with_name("handlers_for_tests")
 SETTINGS = RuntimeSettings(poll_interval_s=0.25, dynamodb_poll_interval_s=0.05, list_shards_interval_s=0.5)
+CONSUMER = "arn:aws:kinesis:us-east-1:123456789012:stream/s/consumer/fan:1"
 TABLE_STREAM = "arn:aws:dynamodb:us-east-1:123456789012:table/t/stream/2026-01-01T00:00:00.000"
 
 
@@ -195,6 +197,149 @@ def test_when_a_shard_is_another_one(number: str | None, finished: bool, shard: 
 def test_errors_by_what_helps(code: str, problem: str) -> None:
     error = from_client_error(ClientError({"Error": {"Code": code, "Message": "text"}}, "GetRecords"))
     assert (error.problem, error.code, error.message) == (problem, code, "text")
+
+
+# -- enhanced fan-out ----------------------------------------------------------------------------------
+
+
+def register(stage: Stage, stream_arn: str) -> str:
+    kinesis = stage.clients["kinesis"]
+    kinesis.register_stream_consumer(StreamARN=stream_arn, ConsumerName="fan")
+
+    def described() -> dict[str, Any]:
+        found = kinesis.describe_stream_consumer(StreamARN=stream_arn, ConsumerName="fan")
+        return dict(found["ConsumerDescription"])
+
+    eventually(lambda: described()["ConsumerStatus"] == "ACTIVE")
+    return str(described()["ConsumerARN"])
+
+
+def test_a_registered_consumer_is_pushed_to_over_a_reshard(stage: Stage, stream: str) -> None:
+    stream_arn = stage.create(stream)
+    consumer_arn = register(stage, stream_arn)
+    stage.put(stream, *[f"a{n}" for n in range(20)])
+    runtime = stage.runtime(consumer_arn, "events")
+    eventually(lambda: len(stage.data()) == 20)
+    assert {record["eventSourceARN"] for record in stage.records()} == {consumer_arn}
+    stage.clients["kinesis"].update_shard_count(StreamName=stream, TargetShardCount=2, ScalingType="UNIFORM_SCALING")
+    eventually(lambda: stage.describe(stream)["StreamStatus"] == "ACTIVE")
+    stage.put(stream, *[f"b{n}" for n in range(20)])
+    catch_up(runtime)
+    assert stage.data() == [f"{part}{n}" for part in "ab" for n in range(20)]
+    statuses = sorted(shard.status for shard in runtime.statistics().mappings["m"].shards.values())
+    assert statuses == ["finished", "reading", "reading"]
+
+
+def test_a_restart_of_a_consumer_goes_on_after_its_last_record(stage: Stage, stream: str) -> None:
+    consumer_arn = register(stage, stage.create(stream))
+    first = stage.runtime(consumer_arn, "events", starting_position="LATEST")
+    eventually(lambda: [one.status for one in first.statistics().mappings["m"].shards.values()] == ["reading"])
+    stage.put(stream, "first")
+    eventually(lambda: stage.data() == ["first"])
+    assert first.stop()
+    stage.put(stream, "second")
+    stage.runtime(consumer_arn, "events", starting_position="LATEST")
+    eventually(lambda: stage.data() == ["first", "second"])
+
+
+class FakePush:
+    """A subscription that pushes what it is told, then ends or fails; it counts what was taken off it."""
+
+    def __init__(self, *events: dict[str, Any] | Exception) -> None:
+        self.events, self.taken, self.closed = list(events), 0, False
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for event in self.events:
+            if isinstance(event, Exception):
+                raise event
+            self.taken += 1
+            yield {"SubscribeToShardEvent": event}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeKinesis:
+    def __init__(self, *pushes: FakePush) -> None:
+        self.pushes = list(pushes)
+        self.positions: list[dict[str, Any]] = []
+
+    def subscribe_to_shard(self, **request: Any) -> dict[str, Any]:
+        assert (request["ConsumerARN"], request["ShardId"]) == (CONSUMER, "s")
+        self.positions.append(request["StartingPosition"])
+        return {"EventStream": self.pushes.pop(0)}
+
+
+def pushed(number: int, *data: str, **more: Any) -> dict[str, Any]:
+    records = [
+        {"SequenceNumber": str(number), "PartitionKey": "p", "Data": one, "ApproximateArrivalTimestamp": 1.0}
+        for one in data
+    ]
+    return {"Records": records, "ContinuationSequenceNumber": str(number), "MillisBehindLatest": 0} | more
+
+
+def fan_out_reader(kinesis: FakeKinesis, monkeypatch: pytest.MonkeyPatch) -> FanOutReader:
+    monkeypatch.setattr("consumers.runtime.sources.kinesis_fan_out.SUBSCRIBE_INTERVAL_S", 0.0)
+    mapping = MappingConfig(name="m", function_name="F", stream_name="s", stream_arn=CONSUMER)
+    return KinesisFanOut(mapping, kinesis, time.time).open(
+        "s", {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": 12.5}
+    )
+
+
+def next_read(reader: FanOutReader) -> Read:
+    found: list[Read] = []
+
+    def read() -> bool:
+        found.extend(one for one in (reader.read(),) if one is not None)
+        return bool(found)
+
+    eventually(read)
+    return found[0]
+
+
+def test_subscriptions_follow_each_other_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = pushed(5, ChildShards=[{"ShardId": "t"}])
+    kinesis = FakeKinesis(
+        FakePush(pushed(1, "QQ=="), pushed(2)),  # five minutes were over
+        FakePush(pushed(3, "Qg=="), ConnectionResetError("lost")),
+        FakePush(pushed(4, "Qw=="), last),
+    )
+    reader = fan_out_reader(kinesis, monkeypatch)
+    reads = [next_read(reader) for _ in range(5)]
+    assert [[record.sequence_number for record in read.records] for read in reads] == [["1"], [], ["3"], ["4"], []]
+    assert [read.shard_ended for read in reads] == [False, False, False, False, True]
+    assert kinesis.positions == [
+        {"Type": "AT_TIMESTAMP", "Timestamp": 12.5},
+        {"Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": "2"},
+        {"Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": "3"},
+    ]
+    reader.close()
+
+
+def test_what_is_not_taken_is_not_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    push = FakePush(*[pushed(number, "QQ==") for number in range(100)])
+    reader = fan_out_reader(FakeKinesis(push), monkeypatch)
+    assert next_read(reader).records[0].sequence_number == "0"
+    eventually(lambda: push.taken == 3)
+    # One was taken, one waits in the queue, one in the thread's hand: no further one follows by itself.
+    assert next_read(reader).records[0].sequence_number == "1"
+    eventually(lambda: push.taken == 4)
+    reader.close()
+    eventually(lambda: push.closed)
+    assert push.taken <= 5
+
+
+def test_exceptions_on_a_subscription_say_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_over = ClientError({"Error": {"Code": "ResourceInUseException", "Message": "m"}}, "SubscribeToShard")
+    deleted = ClientError({"Error": {"Code": "ResourceNotFoundException", "Message": "m"}}, "SubscribeToShard")
+    failure = ClientError({"Error": {"Code": "InternalFailureException", "Message": "m"}}, "SubscribeToShard")
+    kinesis = FakeKinesis(FakePush(failure), FakePush(taken_over), FakePush(deleted))
+    reader = fan_out_reader(kinesis, monkeypatch)
+    for problem in ("throttled", "gone"):
+        with pytest.raises(SourceError) as caught:
+            next_read(reader)
+        assert caught.value.problem == problem
+    assert kinesis.pushes == []
 
 
 # -- DynamoDB ------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import Any
 
 from consumers.runtime.config import MappingConfig, RuntimeSettings
 from consumers.runtime.sources.dynamodb_stream import DynamoDBStream
+from consumers.runtime.sources.kinesis_fan_out import KinesisFanOut
 from consumers.runtime.sources.kinesis_polling import KinesisPolling
 from consumers.runtime.sources.source import Source
 
@@ -40,4 +41,6 @@ def source_of(
     """The source that ``mapping.stream_arn`` names."""
     if mapping.source_kind == "DynamoDB":
         return DynamoDBStream(mapping, clients.get("dynamodbstreams"), settings, clock)
+    if "/consumer/" in mapping.stream_arn:
+        return KinesisFanOut(mapping, clients.get("kinesis"), clock)
     return KinesisPolling(mapping, clients.get("kinesis"), settings, clock)
