@@ -412,6 +412,22 @@ def test_settings_are_checked() -> None:
         mapping(starting_position="AT_TIMESTAMP")
     with pytest.raises(ConfigurationError, match="not an ARN"):
         mapping(stream_arn="alleycat")
+    with pytest.raises(ConfigurationError, match=r"parallelization_factor must be in 1..10, got 11"):
+        mapping(parallelization_factor=11)
+    with pytest.raises(ConfigurationError, match="parallelization_factor must be 1 with tumbling windows, got 2"):
+        mapping(parallelization_factor=2, tumbling_window_s=5)
+    with pytest.raises(ConfigurationError, match=r"maximum_record_age_s must be -1 or in 60..604800, got 59"):
+        mapping(maximum_record_age_s=59)
+    with pytest.raises(ConfigurationError, match="cannot be read from AT_TIMESTAMP"):
+        mapping(source_kind="DynamoDB", starting_position="AT_TIMESTAMP", starting_timestamp=1.0)
+    with pytest.raises(ConfigurationError, match="source_kind must be Kinesis or DynamoDB, got 'SQS'"):
+        mapping(source_kind="SQS")
+    with pytest.raises(ConfigurationError, match="at most 10 filters are allowed, got 11"):
+        mapping(filter_patterns=("{}",) * 11)
+    with pytest.raises(ConfigurationError, match="at most 4096 characters, got 5000"):
+        mapping(filter_patterns=("x" * 5000,))
+    with pytest.raises(ConfigurationError, match="ARN of an SQS queue, an SNS topic or an S3 bucket, got 'arn:aws:iam"):
+        mapping(on_failure_destination="arn:aws:iam::123456789012:role/r")
     with pytest.raises(ConfigurationError, match=r"window_close_grace_s must be in 0..120"):
         RuntimeSettings(window_close_grace_s=121)
 

@@ -14,6 +14,12 @@ from typing import Literal
 from consumers.runtime.errors import ConfigurationError
 
 StartingPosition = Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
+SourceKind = Literal["Kinesis", "DynamoDB"]
+
+FILTERS_MAX = 10
+"""Filters of a mapping: 5, and 10 by a raised quota (CAH invocation-eventfiltering)."""
+FILTER_PATTERN_MAX_CHARACTERS = 4096
+DESTINATION_SERVICES = ("sqs", "sns", "s3")
 
 WINDOW_CLOSE_MAX_S = 120.0
 """Lambda waits "up to 2 minutes" without new records before it assumes that a window is over."""
@@ -66,7 +72,12 @@ class MappingConfig:
     """One event source mapping: a stream and the function that its batches go to.
 
     ``name`` names the checkpoint file, so it must stay the same for a restart to resume. ``starting_timestamp``
-    is in seconds since the epoch and goes with AT_TIMESTAMP. ``maximum_retry_attempts=-1`` is for ever.
+    is in seconds since the epoch and goes with AT_TIMESTAMP. ``maximum_retry_attempts=-1`` is for ever, and
+    ``maximum_record_age_s=-1`` (MaximumRecordAgeInSeconds) is until the stream's retention ends.
+
+    ``filter_patterns`` are the Pattern texts of FilterCriteria; a record that matches none is not sent.
+    ``on_failure_destination`` is the ARN of an SQS queue, an SNS topic or an S3 bucket, which gets a document about
+    each batch that is given up. For ``source_kind`` DynamoDB, the stream's ARN is the table's stream's.
     """
 
     name: str
@@ -80,16 +91,24 @@ class MappingConfig:
     starting_timestamp: float | None = None
     maximum_retry_attempts: int = -1
     report_batch_item_failures: bool = False
+    parallelization_factor: int = 1
+    maximum_record_age_s: int = -1
+    bisect_batch_on_function_error: bool = False
+    filter_patterns: tuple[str, ...] = ()
+    on_failure_destination: str | None = None
+    source_kind: SourceKind = "Kinesis"
 
     def __post_init__(self) -> None:
         who = f"mapping {self.name!r}"
         _require(bool(self.name), "a mapping needs a name")
-        _require(len(self.stream_arn.split(":")) == 6, f"{who}: stream_arn {self.stream_arn!r} is not an ARN")
+        _require(len(self.stream_arn.split(":", 5)) == 6, f"{who}: stream_arn {self.stream_arn!r} is not an ARN")
         ranges: tuple[tuple[str, float, float], ...] = (
             ("batch_size", 1, 10_000),
             ("batching_window_s", 0, 300),
             ("tumbling_window_s", 0, 900),
             ("maximum_retry_attempts", -1, 10_000),
+            ("parallelization_factor", 1, 10),
+            ("maximum_record_age_s", -1, 604_800),
         )
         for name, low, high in ranges:
             value = getattr(self, name)
@@ -102,6 +121,35 @@ class MappingConfig:
             (self.starting_position == "AT_TIMESTAMP") == (self.starting_timestamp is not None),
             f"{who}: starting_timestamp goes with starting_position AT_TIMESTAMP, and only with it",
         )
+        _require(
+            self.parallelization_factor == 1 or not self.tumbling_window_s,
+            f"{who}: parallelization_factor must be 1 with tumbling windows, got {self.parallelization_factor}",
+        )
+        age_s = self.maximum_record_age_s
+        _require(age_s == -1 or age_s >= 60, f"{who}: maximum_record_age_s must be -1 or in 60..604800, got {age_s}")
+        kind = self.source_kind
+        _require(kind in ("Kinesis", "DynamoDB"), f"{who}: source_kind must be Kinesis or DynamoDB, got {kind!r}")
+        _require(
+            kind == "Kinesis" or self.starting_position != "AT_TIMESTAMP",
+            f"{who}: a DynamoDB stream cannot be read from AT_TIMESTAMP",
+        )
+        self._check_filters(who)
+        if self.on_failure_destination is not None:
+            parts = self.on_failure_destination.split(":", 5)
+            _require(
+                len(parts) == 6 and parts[0] == "arn" and parts[2] in DESTINATION_SERVICES and bool(parts[5]),
+                f"{who}: on_failure_destination must be the ARN of an SQS queue, an SNS topic or an S3 bucket, "
+                f"got {self.on_failure_destination!r}",
+            )
+
+    def _check_filters(self, who: str) -> None:
+        count = len(self.filter_patterns)
+        _require(count <= FILTERS_MAX, f"{who}: at most {FILTERS_MAX} filters are allowed, got {count}")
+        for pattern in self.filter_patterns:
+            _require(
+                len(pattern) <= FILTER_PATTERN_MAX_CHARACTERS,
+                f"{who}: a filter pattern has at most {FILTER_PATTERN_MAX_CHARACTERS} characters, got {len(pattern)}",
+            )
 
     @property
     def region(self) -> str:
