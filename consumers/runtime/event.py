@@ -19,11 +19,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record of a shard. ``encoded`` is its entry of the event's ``Records``, as JSON."""
+    """One record of a shard. ``encoded`` is its entry of the event's ``Records``, as JSON.
+
+    ``partition_key`` is what order is kept for: a DynamoDB record's is the item's keys.
+    """
 
     sequence_number: str
     arrival_s: float
     encoded: bytes
+    partition_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class EventBuilder:
             self._region,
             self._arn,
         )
-        return Record(sequence_number, arrival_s, _encode(entry))
+        return Record(sequence_number, arrival_s, _encode(entry), partition_key)
 
     def window_members(self, window: Window, state: bytes, *, is_final: bool, is_early: bool) -> bytes:
         """The members that a tumbling window adds to the event; ``state`` is JSON."""
