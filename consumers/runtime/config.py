@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from consumers.runtime.errors import ConfigurationError
+from consumers.runtime.filtering import Pattern
 
 StartingPosition = Literal["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"]
 SourceKind = Literal["Kinesis", "DynamoDB"]
@@ -150,6 +151,10 @@ class MappingConfig:
                 len(pattern) <= FILTER_PATTERN_MAX_CHARACTERS,
                 f"{who}: a filter pattern has at most {FILTER_PATTERN_MAX_CHARACTERS} characters, got {len(pattern)}",
             )
+            try:
+                Pattern(pattern, self.source_kind)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{who}: {error}") from error
 
     @property
     def region(self) -> str:
