@@ -190,7 +190,10 @@ class RuntimeSettings:
     began this long after the window's end; it covers the propagation delay of a put (AWS: 70 to 200 ms on average)
     and some clock skew. Lambda takes up to 120 s, which is the upper bound here. ``retry``: a failed batch is
     retried at once, then after 0.1 s doubling up to 5 s. ``throttled``: an invocation or a read that was refused.
-    ``unreachable``: the stream does not answer, or is not there.
+    ``unreachable``: the stream does not answer, or is not there. ``destination_attempts``: an on-failure
+    destination that refuses is tried so often, with ``unreachable``'s pauses, before its records are dropped and
+    counted. ``read_ahead_max_records``: with a ParallelizationFactor above 1, a shard is not read further while so
+    many records wait in its lanes, most of them behind one that is blocked.
     """
 
     poll_interval_s: float = 1.0
@@ -201,6 +204,8 @@ class RuntimeSettings:
     retry: Backoff = Backoff(0.0, 0.1, 5.0)
     throttled: Backoff = Backoff(0.2, 0.4, 5.0)
     unreachable: Backoff = Backoff(0.2, 0.5, 10.0)
+    destination_attempts: int = 5
+    read_ahead_max_records: int = 20_000
 
     def __post_init__(self) -> None:
         grace = self.window_close_grace_s
@@ -210,5 +215,8 @@ class RuntimeSettings:
         )
         _require(self.poll_interval_s > 0, f"poll_interval_s must be > 0, got {self.poll_interval_s}")
         _require(self.catch_up_interval_s > 0, f"catch_up_interval_s must be > 0, got {self.catch_up_interval_s}")
+        _require(self.destination_attempts >= 1, f"destination_attempts must be >= 1, got {self.destination_attempts}")
+        ahead = self.read_ahead_max_records
+        _require(ahead >= 1, f"read_ahead_max_records must be >= 1, got {ahead}")
         limit = self.get_records_limit
         _require(1 <= limit <= 10_000, f"get_records_limit must be in 1..10000, got {limit}")
