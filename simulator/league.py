@@ -27,7 +27,7 @@ import botocore.session
 import msgspec
 import numpy as np
 
-from consumers.runtime import FunctionConfig, MappingConfig, Runtime, RuntimeStatistics, kinesis_client
+from consumers.runtime import FunctionConfig, MappingConfig, Runtime, RuntimeStatistics, kinesis_client, service_client
 from producers import KinesisProducer, Ledger, ProducerError, Record, read_spool
 from simulator import verdict
 from simulator.cloud.limits import LimitSettings
@@ -293,14 +293,16 @@ class _Run:
             for source in function.event_sources
         ]
         target = self.target
+        arguments = {
+            "region_name": target.region,
+            **({"endpoint_url": target.endpoint_url} if target.endpoint_url else {}),
+            **target.keys,
+        }
         return Runtime(
             functions,
             mappings,
-            client_factory=lambda: kinesis_client(
-                region_name=target.region,
-                **({"endpoint_url": target.endpoint_url} if target.endpoint_url else {}),
-                **target.keys,
-            ),
+            client_factory=lambda: kinesis_client(**arguments),
+            service_client_factory=lambda service: service_client(service, **arguments),
             log=self._write_log,
         )
 

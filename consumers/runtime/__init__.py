@@ -13,6 +13,7 @@ The stream may be AWS's or an emulator's: the runtime speaks boto3 and nothing e
 
 from consumers.runtime.client import kinesis_client
 from consumers.runtime.config import Backoff, FunctionConfig, MappingConfig, RuntimeSettings
+from consumers.runtime.destinations import service_client
 from consumers.runtime.errors import CheckpointError, ConfigurationError, RuntimeFault
 from consumers.runtime.function import Function, InvokeResult
 from consumers.runtime.runtime import Runtime
@@ -41,4 +42,5 @@ __all__ = [
     "RuntimeStatistics",
     "ShardStatistics",
     "kinesis_client",
+    "service_client",
 ]

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError
 from consumers.runtime.checkpoints import Checkpoints
 from consumers.runtime.client import kinesis_client
 from consumers.runtime.config import FunctionConfig, MappingConfig, RuntimeSettings
+from consumers.runtime.destinations import ClientFactory, Destination, service_client
 from consumers.runtime.errors import ConfigurationError
 from consumers.runtime.function import Function, InvokeResult
 from consumers.runtime.mapping import EventSourceMapping
@@ -31,7 +32,8 @@ class Runtime:
     ``client_factory`` makes a boto3 Kinesis client; all threads share it, and :meth:`stop` closes it.
     ``state_dir`` keeps checkpoints, so that the next runtime with the same mapping names resumes; None keeps them
     in memory. ``log`` is called with ``(source, line)`` from several threads: what functions print, and what goes
-    wrong. ``clock`` is in seconds since the epoch and must agree with the stream's to well below
+    wrong. ``service_client_factory`` makes the boto3 clients that on-failure destinations need, by service name.
+    ``clock`` is in seconds since the epoch and must agree with the stream's to well below
     ``window_close_grace_s``.
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. A runtime starts once.
@@ -45,6 +47,7 @@ class Runtime:
         mappings: Sequence[MappingConfig],
         *,
         client_factory: Callable[[], Any] = kinesis_client,
+        service_client_factory: ClientFactory = service_client,
         state_dir: Path | None = None,
         settings: RuntimeSettings | None = None,
         clock: Callable[[], float] = time.time,
@@ -63,6 +66,8 @@ class Runtime:
         self._meters = {function.name: FunctionMeter(function.name) for function in functions}
         self._configs = list(mappings)
         self._client_factory = client_factory
+        self._service_client_factory = service_client_factory
+        self._destinations: dict[str, Destination] = {}
         self._state_dir = state_dir
         self._settings = settings or RuntimeSettings()
         self._clock = clock
@@ -85,6 +90,13 @@ class Runtime:
             client = self._client = self._client_factory()
         except BotoCoreError as error:
             raise ConfigurationError(f"no Kinesis client could be made: {error}") from error
+        self._destinations = {
+            config.name: Destination(
+                config, self._functions[config.function_name].config.arn, self._service_client_factory
+            )
+            for config in self._configs
+            if config.on_failure_destination is not None
+        }
         mappings = {
             config.name: EventSourceMapping(
                 MappingContext(
@@ -97,6 +109,7 @@ class Runtime:
                     clock=self._clock,
                     stopping=self._stopping,
                     log=self._log,
+                    destination=self._destinations.get(config.name),
                 )
             )
             for config in self._configs
@@ -126,6 +139,8 @@ class Runtime:
             function.close()
         if self._client is not None:
             self._client.close()
+        for destination in self._destinations.values():
+            destination.close()
         return all(finished)
 
     def __enter__(self) -> Runtime:
