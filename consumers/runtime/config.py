@@ -36,8 +36,8 @@ class FunctionConfig:
     """One Lambda function.
 
     ``handler`` is ``package.module.attribute`` under ``code_path``. ``environment`` is laid over the environment
-    of this process, so credentials and ``AWS_ENDPOINT_URL`` reach the function. ``memory_mb`` is told to the
-    function, not enforced. ``reserved_concurrency=None`` is unlimited, 0 refuses every invocation.
+    of this process, so credentials and ``AWS_ENDPOINT_URL`` reach the function. A function that uses more than
+    ``memory_mb`` is killed (on Linux). ``reserved_concurrency=None`` is unlimited, 0 refuses every invocation.
     ``init_timeout_s`` bounds a cold start and is not part of ``timeout_s`` (Lambda: 10 s).
     """
 
