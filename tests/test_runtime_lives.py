@@ -57,6 +57,7 @@ class World:
             data = json.dumps({"keep": self.kept[number % len(self.kept)]}).encode()
             key = self.keys[number % len(self.keys)]
             self.records.append(events.record(str(number), key, data, arrival_s))
+        self._position = -1
         self.one = self._restart(ShardCheckpoint())
         for _ in range(50_000):
             if self._is_over():
@@ -161,6 +162,9 @@ class World:
     def _look_at_checkpoint(self) -> None:
         """Below it, everything is processed, filtered out, or given up and counted."""
         number = self.one.checkpoint.sequence_number
+        position = int(number) if number is not None else -1
+        assert position >= self._position, "a checkpoint never goes back"
+        self._position = position
         below = range(int(number) + 1) if number is not None else range(0)
         left = [n for n in below if self.passes(n) and not self.processed[n] and n not in self.told]
         if not self.restarts:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 
 from consumers.runtime.actions import Condition, Deliver, Discard, Invoke
@@ -49,6 +49,7 @@ class Lane:
         self.number = number
         self.window = window
         self.buffer: deque[Record] = deque()
+        self.last_done: str | None = None
         self.last_failure: tuple[str, str] | None = None
         self.latest_filtered_arrival_s: float | None = None
         self._mapping = mapping
@@ -84,7 +85,7 @@ class Lane:
         """Whether a retry is due later than ``now``."""
         return now < self._retry_at
 
-    def push(self, records: list[Record], now: float) -> None:
+    def push(self, records: Sequence[Record], now: float) -> None:
         """Records were read."""
         if records:
             if not self.buffer:
@@ -282,7 +283,7 @@ class Lane:
     def _pass(self, count: int) -> None:
         """Take ``count`` records off the buffer."""
         for _ in range(count):
-            self.buffer.popleft()
+            self.last_done = self.buffer.popleft().sequence_number
         if self._parts:
             self._parts[0] -= count
             if self._parts[0] <= 0:

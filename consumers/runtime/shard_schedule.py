@@ -91,7 +91,8 @@ class ShardSchedule:
             for number in range(mapping.parallelization_factor)
         ]
         self._first_lane = 0
-        # Records that were read and are not below the checkpoint, with their lanes; None when it was filtered out.
+        # With several lanes, the records that were read and are not below the checkpoint, with their lanes; None for
+        # one that was filtered out.
         self._order: deque[tuple[str, Lane | None]] = deque()
         self._read_up_to = self.checkpoint.sequence_number
         self._since = self.checkpoint.since
@@ -219,8 +220,8 @@ class ShardSchedule:
         self.millis_behind = millis_behind
         self._ended = shard_ended
         if records:
-            self._distribute(records, now)
             self._read_up_to = records[-1].sequence_number
+            self._distribute(records, now)
             self._tip_seen_at = None
         elif millis_behind == 0:
             self._tip_seen_at = began
@@ -229,20 +230,32 @@ class ShardSchedule:
 
     def _distribute(self, records: Sequence[Record], now: float) -> None:
         self.counts.polled += len(records)
-        lanes, order = self._lanes, self._order
-        shares: list[list[Record]] = [[] for _ in lanes]
-        for record in records:
-            if self._filters and not self._filters.passes(record.encoded):
-                self.counts.filtered_out += 1
-                lanes[0].latest_filtered_arrival_s = record.arrival_s
-                order.append((record.sequence_number, None))
-                continue
-            number = lane_of(record.partition_key, len(lanes)) if len(lanes) > 1 else 0
-            shares[number].append(record)
-            order.append((record.sequence_number, lanes[number]))
-        for lane, share in zip(lanes, shares, strict=True):
-            lane.push(share, now)
+        passing = self._passing(records) if self._filters else records
+        if len(self._lanes) == 1:
+            self._lanes[0].push(passing, now)
+        else:
+            shares: list[list[Record]] = [[] for _ in self._lanes]
+            for record in passing:
+                shares[lane_of(record.partition_key, len(shares))].append(record)
+            for lane, share in zip(self._lanes, shares, strict=True):
+                lane.push(share, now)
+            owners = {
+                record.sequence_number: lane
+                for lane, share in zip(self._lanes, shares, strict=True)
+                for record in share
+            }
+            self._order.extend((record.sequence_number, owners.get(record.sequence_number)) for record in records)
         self._move_checkpoint()
+
+    def _passing(self, records: Sequence[Record]) -> list[Record]:
+        passing = []
+        for record in records:
+            if self._filters.passes(record.encoded):
+                passing.append(record)
+            else:
+                self.counts.filtered_out += 1
+                self._lanes[0].latest_filtered_arrival_s = record.arrival_s
+        return passing
 
     def on_poll_throttled(self, now: float) -> None:
         """The read was refused: the shard's five calls or two MiB a second are used up, by whomever."""
@@ -279,6 +292,19 @@ class ShardSchedule:
 
     def _move_checkpoint(self) -> None:
         """Set the checkpoint behind the last record below which nothing is left to do."""
+        number = self._lowest_number() if len(self._lanes) > 1 else self._number_of_one_lane()
+        opened: OpenWindow | None = self._window.open if self._window is not None else None
+        if number != self.checkpoint.sequence_number or opened is not self.checkpoint.window:
+            self.checkpoint = ShardCheckpoint(number, self._since, False, opened)
+
+    def _number_of_one_lane(self) -> str | None:
+        lane = self._lanes[0]
+        if not lane.buffer:
+            # Beyond the last record done, there may be some that were filtered out.
+            lane.last_done = self._read_up_to
+        return lane.last_done or self.checkpoint.sequence_number
+
+    def _lowest_number(self) -> str | None:
         number, order = self.checkpoint.sequence_number, self._order
         while order:
             candidate, lane = order[0]
@@ -287,6 +313,4 @@ class ShardSchedule:
                 break
             number = candidate
             order.popleft()
-        opened: OpenWindow | None = self._window.open if self._window is not None else None
-        if number != self.checkpoint.sequence_number or opened is not self.checkpoint.window:
-            self.checkpoint = ShardCheckpoint(number, self._since, False, opened)
+        return number
