@@ -142,6 +142,10 @@ class MappingConfig:
                 f"{who}: on_failure_destination must be the ARN of an SQS queue, an SNS topic or an S3 bucket, "
                 f"got {self.on_failure_destination!r}",
             )
+            _require(
+                not self.on_failure_destination.endswith(".fifo"),
+                f"{who}: on_failure_destination must be a standard queue or topic, got {self.on_failure_destination!r}",
+            )
 
     def _check_filters(self, who: str) -> None:
         count = len(self.filter_patterns)
