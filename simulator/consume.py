@@ -21,7 +21,7 @@ from consumers.runtime import Runtime, RuntimeStatistics, cold_start_problem
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudError, CloudProcess
 from simulator.deployment import ACCOUNT_ID, DEFAULT_REGION, Deployment, DeploymentError, FunctionSpec, load_deployment
 from simulator.flags import UsageError
-from simulator.local_functions import function_config, runtime_on
+from simulator.local_functions import function_config, mapping_config, runtime_on
 from simulator.target import Target, TargetError, aws_target, endpoint_target, local_target, provision, reaching
 
 SHOWN_EVERY_S = 0.25
@@ -191,6 +191,9 @@ class Consumption:
         for one in chosen:
             if one not in fed:
                 self.view.note(f"{one.logical_id} is not run: no stream feeds it")
+        for one in fed:
+            for source in one.event_sources:
+                mapping_config(one, source, source.source_arn)  # what the runtime would refuse, before anything starts
         position = self.settings.starting_position
         if position is None:
             return fed

@@ -7,12 +7,19 @@ when a consumer was registered.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from consumers.runtime import FunctionConfig, MappingConfig, Runtime, dynamodb_streams_client, kinesis_client
-from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec
+from consumers.runtime import (
+    ConfigurationError,
+    FunctionConfig,
+    MappingConfig,
+    Runtime,
+    dynamodb_streams_client,
+    kinesis_client,
+    service_client,
+)
+from simulator.deployment import Deployment, DeploymentError, EventSourceSpec, FunctionSpec
 from simulator.target import Target, TargetError, reaching
 
 
@@ -32,28 +39,32 @@ def function_config(function: FunctionSpec, deployment: Deployment, target: Targ
 
 
 def mapping_config(function: FunctionSpec, source: EventSourceSpec, stream_arn: str) -> MappingConfig:
-    """``source`` of ``function``; ``stream_arn`` is what :func:`source_arn_on` says."""
-    settings: dict[str, Any] = {
-        "name": source.name,
-        "function_name": function.name,
-        "stream_name": source.source_name,
-        "stream_arn": stream_arn,
-        "source_kind": source.kind,
-        "batch_size": source.batch_size,
-        "batching_window_s": source.batching_window_s,
-        "tumbling_window_s": source.tumbling_window_s,
-        "starting_position": source.starting_position,
-        "starting_timestamp": source.starting_timestamp_s,
-        "maximum_retry_attempts": source.maximum_retry_attempts,
-        "report_batch_item_failures": source.report_batch_item_failures,
-        "parallelization_factor": source.parallelization_factor,
-        "maximum_record_age_s": source.maximum_record_age_s,
-        "bisect_batch_on_function_error": source.bisect_batch_on_function_error,
-        "filter_patterns": source.filter_patterns,
-        "on_failure_destination": source.on_failure_destination,
-    }
-    # The template refuses settings that the runtime has no field for (NOT_YET), so nothing is dropped unseen.
-    return MappingConfig(**{one.name: settings[one.name] for one in fields(MappingConfig) if one.name in settings})
+    """``source`` of ``function``; ``stream_arn`` is what :func:`source_arn_on` says.
+
+    :raises DeploymentError: the runtime refuses a setting, a filter's pattern say.
+    """
+    try:
+        return MappingConfig(
+            name=source.name,
+            function_name=function.name,
+            stream_name=source.source_name,
+            stream_arn=stream_arn,
+            batch_size=source.batch_size,
+            batching_window_s=source.batching_window_s,
+            tumbling_window_s=source.tumbling_window_s,
+            starting_position=source.starting_position,  # type: ignore[arg-type]
+            starting_timestamp=source.starting_timestamp_s,
+            maximum_retry_attempts=source.maximum_retry_attempts,
+            report_batch_item_failures=source.report_batch_item_failures,
+            parallelization_factor=source.parallelization_factor,
+            maximum_record_age_s=source.maximum_record_age_s,
+            bisect_batch_on_function_error=source.bisect_batch_on_function_error,
+            filter_patterns=source.filter_patterns,
+            on_failure_destination=source.on_failure_destination,
+            source_kind=source.kind,  # type: ignore[arg-type]
+        )
+    except ConfigurationError as error:
+        raise DeploymentError(str(error)) from None
 
 
 def source_arn_on(target: Target, deployment: Deployment, source: EventSourceSpec) -> str:
@@ -111,6 +122,7 @@ def runtime_on(
     """A runtime, not started, that drives ``functions`` from their event sources.
 
     :raises TargetError: a stream or table is not there.
+    :raises DeploymentError: a setting that the runtime refuses.
     """
     mappings = [
         mapping_config(function, source, source_arn_on(target, deployment, source))
@@ -125,6 +137,7 @@ def runtime_on(
         mappings,
         client_factory=lambda: kinesis_client(**access),
         dynamodb_client_factory=lambda: dynamodb_streams_client(**access),
+        service_client_factory=lambda service: service_client(service, **access),
         state_dir=state_dir,
         log=log,
     )

@@ -460,7 +460,7 @@ def test_shards_of_a_table_are_listed_page_by_page_with_their_parents() -> None:
 
 
 def test_a_table_has_no_position_by_time_to_start_from() -> None:
-    with pytest.raises(ConfigurationError, match="it has no AT_TIMESTAMP"):
+    with pytest.raises(ConfigurationError, match="cannot be read from AT_TIMESTAMP"):
         table_mapping(starting_position="AT_TIMESTAMP", starting_timestamp=1.0)
     with pytest.raises(ConfigurationError, match="does not go with source_kind Kinesis"):
         table_mapping(source_kind="Kinesis")

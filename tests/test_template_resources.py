@@ -220,6 +220,7 @@ MAPPING_RANGES = {
     "MaximumBatchingWindowInSeconds": "batching_window_s",
     "TumblingWindowInSeconds": "tumbling_window_s",
     "MaximumRetryAttempts": "maximum_retry_attempts",
+    "ParallelizationFactor": "parallelization_factor",
 }
 
 
@@ -237,28 +238,46 @@ def test_ranges_of_an_event_source_are_lambdas(tmp_path: Path, name: str) -> Non
         fails(tmp_path, EVENT + f"            {name}: {value}  #<<\n", f"{name} must be a ")
 
 
-@pytest.mark.parametrize(("name", "high"), [("ParallelizationFactor", 10), ("MaximumRecordAgeInSeconds", 604_800)])
-def test_what_is_not_acted_on_yet_is_still_checked(tmp_path: Path, name: str, high: int) -> None:
-    limits = service_model("lambda", "CreateEventSourceMapping").members[name].metadata
-    assert limits["max"] == high
-    fails(tmp_path, EVENT + f"            {name}: {high + 1}  #<<\n", f"{name} must be a whole number")
-    fails(tmp_path, EVENT + f"            {name}: {high}  #<<\n", f"{name} is not acted on yet")
+def test_a_record_age_is_for_ever_or_at_least_a_minute(tmp_path: Path) -> None:
+    name = "MaximumRecordAgeInSeconds"
+    high = service_model("lambda", "CreateEventSourceMapping").members[name].metadata["max"]
+    for value in (-1, 60, high):
+        (source,) = load(tmp_path, EVENT + f"            {name}: {value}\n").functions[0].event_sources
+        assert source.maximum_record_age_s == value
+    for value in (-2, high + 1):
+        fails(tmp_path, EVENT + f"            {name}: {value}  #<<\n", f"{name} must be a whole number")
 
 
 @pytest.mark.parametrize(
-    ("setting", "key"),
+    ("setting", "field", "value", "words"),
     [
-        ("ParallelizationFactor: 2", "ParallelizationFactor"),
-        ("MaximumRecordAgeInSeconds: 60", "MaximumRecordAgeInSeconds"),
-        ("BisectBatchOnFunctionError: true", "BisectBatchOnFunctionError"),
-        ("FilterCriteria: {Filters: [{Pattern: '{}'}]}", "FilterCriteria"),
-        ("DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:r:1:q'}}", "DestinationConfig"),
+        ("ParallelizationFactor: 2", "parallelization_factor", 2, "2 at a time"),
+        ("MaximumRecordAgeInSeconds: 60", "maximum_record_age_s", 60, "records up to 60 s old"),
+        ("BisectBatchOnFunctionError: true", "bisect_batch_on_function_error", True, "failed batches halved"),
+        ("FilterCriteria: {Filters: [{Pattern: '{}'}, {Pattern: x}]}", "filter_patterns", ("{}", "x"), "filtered"),
+        (
+            "DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:r:1:q'}}",
+            "on_failure_destination",
+            "arn:aws:sqs:r:1:q",
+            "failures to arn:aws:sqs:r:1:q",
+        ),
     ],
 )
-def test_what_is_not_acted_on_yet_is_refused(tmp_path: Path, setting: str, key: str) -> None:
-    error = fails(tmp_path, EVENT + f"            {setting}  #<<\n", "is not acted on yet")
-    assert key in str(error)
-    assert error.advice.startswith("leave it out, or at ")
+def test_settings_of_failures_and_concurrency(tmp_path: Path, setting: str, field: str, value: Any, words: str) -> None:
+    found = load(tmp_path, EVENT + f"            {setting}\n")
+    (source,) = found.functions[0].event_sources
+    assert getattr(source, field) == value
+    assert words in " ".join(shown(found, 300).split())
+
+
+def test_a_destination_may_be_a_topic_of_the_template(tmp_path: Path) -> None:
+    setting = "            DestinationConfig: {OnFailure: {Destination: !Ref Failures}}\n"
+    found = load(tmp_path, EVENT + setting + "  Failures: {Type: AWS::SNS::Topic, Properties: {TopicName: failures}}\n")
+    (source,) = found.functions[0].event_sources
+    assert source.on_failure_destination == "arn:aws:sns:us-east-1:123456789012:failures"
+    assert [topic.name for topic in found.topics] == ["failures"]
+    wrong = setting.replace("!Ref Failures", "somewhere").replace("\n", "  #<<\n")
+    fails(tmp_path, EVENT + wrong, "Destination 'somewhere' is not supported; give the ARN of a queue, topic or bucket")
 
 
 @pytest.mark.parametrize(

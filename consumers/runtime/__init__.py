@@ -14,6 +14,7 @@ A stream is one of Kinesis or a table's; it may be AWS's or an emulator's: the r
 from consumers.runtime.client import dynamodb_streams_client, kinesis_client
 from consumers.runtime.cold_start import cold_start_problem
 from consumers.runtime.config import Backoff, FunctionConfig, MappingConfig, RuntimeSettings
+from consumers.runtime.destinations import service_client
 from consumers.runtime.errors import CheckpointError, ConfigurationError, RuntimeFault
 from consumers.runtime.function import Function, InvokeResult
 from consumers.runtime.runtime import Runtime
@@ -44,4 +45,5 @@ __all__ = [
     "cold_start_problem",
     "dynamodb_streams_client",
     "kinesis_client",
+    "service_client",
 ]

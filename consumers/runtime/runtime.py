@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError
 from consumers.runtime.checkpoints import Checkpoints
 from consumers.runtime.client import dynamodb_streams_client, kinesis_client
 from consumers.runtime.config import FunctionConfig, MappingConfig, RuntimeSettings
+from consumers.runtime.destinations import ClientFactory, Destination, service_client
 from consumers.runtime.errors import ConfigurationError
 from consumers.runtime.function import Function, InvokeResult
 from consumers.runtime.mapping import EventSourceMapping
@@ -33,7 +34,8 @@ class Runtime:
     a mapping needs it; all threads share them, and :meth:`stop` closes them.
     ``state_dir`` keeps checkpoints, so that the next runtime with the same mapping names resumes; None keeps them
     in memory. ``log`` is called with ``(source, line)`` from several threads: what functions print, and what goes
-    wrong. ``clock`` is in seconds since the epoch and must agree with the stream's to well below
+    wrong. ``service_client_factory`` makes the boto3 clients that on-failure destinations need, by service name.
+    ``clock`` is in seconds since the epoch and must agree with the stream's to well below
     ``window_close_grace_s``.
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. A runtime starts once.
@@ -48,6 +50,7 @@ class Runtime:
         *,
         client_factory: Callable[[], Any] = kinesis_client,
         dynamodb_client_factory: Callable[[], Any] = dynamodb_streams_client,
+        service_client_factory: ClientFactory = service_client,
         state_dir: Path | None = None,
         settings: RuntimeSettings | None = None,
         clock: Callable[[], float] = time.time,
@@ -66,6 +69,8 @@ class Runtime:
         self._meters = {function.name: FunctionMeter(function.name) for function in functions}
         self._configs = list(mappings)
         self._clients = Clients({"kinesis": client_factory, "dynamodbstreams": dynamodb_client_factory})
+        self._service_client_factory = service_client_factory
+        self._destinations: dict[str, Destination] = {}
         self._state_dir = state_dir
         self._settings = settings or RuntimeSettings()
         self._clock = clock
@@ -93,16 +98,20 @@ class Runtime:
 
     def _context(self, config: MappingConfig) -> MappingContext:
         source = source_of(config, self._clients, self._settings, self._clock)
+        function = self._functions[config.function_name]
+        if config.on_failure_destination is not None:
+            self._destinations[config.name] = Destination(config, function.config.arn, self._service_client_factory)
         return MappingContext(
             mapping=config,
             settings=source.paced(self._settings),
             source=source,
-            function=self._functions[config.function_name],
+            function=function,
             meter=self._meters[config.function_name],
             checkpoints=Checkpoints(config.name, config.stream_arn, self._state_dir),
             clock=self._clock,
             stopping=self._stopping,
             log=self._log,
+            destination=self._destinations.get(config.name),
         )
 
     def stop(self, timeout_s: float = 30.0) -> bool:
@@ -125,6 +134,8 @@ class Runtime:
         for function in self._functions.values():
             function.close()
         self._clients.close()
+        for destination in self._destinations.values():
+            destination.close()
         return all(finished)
 
     def __enter__(self) -> Runtime:

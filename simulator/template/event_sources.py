@@ -101,14 +101,6 @@ def _source(name: str, settings: Properties, arn_key: str, kinds: tuple[str, ...
     factor = settings.whole("ParallelizationFactor", 1, _MAX_PARALLELIZATION, 1)
     bisect = settings.flag("BisectBatchOnFunctionError", False)
     filters, destination = _filters(settings), _destination(settings)
-    for key, value in (
-        ("ParallelizationFactor", factor),
-        ("MaximumRecordAgeInSeconds", retry_age),
-        ("BisectBatchOnFunctionError", bisect),
-        ("FilterCriteria", filters),
-        ("DestinationConfig", destination),
-    ):
-        settings.not_yet(key, value)
     source = EventSourceSpec(
         name=name,
         kind=kind,

@@ -186,11 +186,6 @@ IGNORED_EVENTS: Final[Mapping[str, str]] = {
 
 # What the runtime and the cloud do not act on yet, each with the value that changes nothing and so is accepted.
 NOT_YET: Final[Mapping[tuple[str, str], Any]] = {
-    (MAPPING, "ParallelizationFactor"): 1,
-    (MAPPING, "MaximumRecordAgeInSeconds"): -1,
-    (MAPPING, "BisectBatchOnFunctionError"): False,
-    (MAPPING, "FilterCriteria"): {},
-    (MAPPING, "DestinationConfig"): {},
     (STREAM, "StreamMode"): "PROVISIONED",
 }
 
