@@ -265,6 +265,25 @@ def test_a_process_that_exits_at_import_is_an_exit_error(make: Make) -> None:
     assert result.error_message.endswith("exit status 3")
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is limited where there is /proc")
+@pytest.mark.parametrize("event", [{"s": 30}, {"s": 0}], ids=["while it runs", "though it freed it and answered"])
+def test_more_memory_than_it_has_kills_a_function_and_the_next_invocation_is_cold(
+    make: Make, event: dict[str, Any]
+) -> None:
+    lines: list[str] = []
+    function = make(memory_mb=192, log=lambda name, line: lines.append(line))
+    assert payload(function.invoke({"do": "allocate", "mb": 64})) == {}
+    assert payload(function.invoke({}))["invocations"] == 2
+    result = function.invoke({"do": "allocate", "mb": 256} | event)
+    assert result.error_type == "Runtime.ExitError"
+    assert result.error_message == f"RequestId: {result.request_id} Error: Runtime exited with error: signal: killed"
+    assert re.fullmatch(r"Memory Size: 192 MB Max Memory Used: \d+ MB", lines[-1])
+    assert lines[-1] in result.log_tail
+    again = function.invoke({})
+    assert payload(again)["invocations"] == 1
+    assert again.init_ms is not None
+
+
 def test_kill_ends_a_running_invocation(make: Make) -> None:
     function = make()
     results: list[InvokeResult] = []

@@ -16,7 +16,7 @@ from consumers.runtime.checkpoints import ShardCheckpoint
 from consumers.runtime.config import Backoff, MappingConfig, RuntimeSettings
 from consumers.runtime.errors import ConfigurationError
 from consumers.runtime.event import Record, Window
-from consumers.runtime.shard_schedule import Action, Finished, Invoke, Poll, ShardSchedule, Wait
+from consumers.runtime.shard_schedule import Action, Deliver, Finished, Invoke, Poll, ShardSchedule, Wait
 from consumers.runtime.windows import STATE_MAX_BYTES
 
 ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/alleycat"
@@ -383,6 +383,35 @@ def test_too_much_state_terminates_the_window_early() -> None:
     assert members(following)["state"] == {}
 
 
+def test_state_that_fits_no_event_is_dropped_and_counted_and_stops_nothing() -> None:
+    one = schedule(tumbling_window_s=5, batch_size=1)
+    polled(one, 1002.0, *records(1, 2, arrival_s=1001.0))
+    # An answer may be a hundred bytes larger than a request.
+    done(one, 1002.0, one.next_action(1002.0), b'{"x":"' + b"x" * (6 * 1024 * 1024 - 8) + b'"}')
+    following = one.next_action(1002.0)
+    assert numbers(following) == [2]
+    assert members(following)["state"] == {}
+    assert one.dropped_windows == 1
+    assert one.last_failure is not None
+    assert one.last_failure[0] == "Alleycat.StateTooLarge"
+
+
+def test_a_delivery_must_be_reported_back_once() -> None:
+    one = schedule(maximum_retry_attempts=0, on_failure_destination="arn:aws:s3:::dead")
+    with pytest.raises(RuntimeError, match="no delivery"):
+        one.on_delivered(T)
+    polled(one, T, *records(1))
+    one.next_action(T)
+    one.on_invoke_result(FAILED, T)
+    assert isinstance(one.next_action(T), Deliver)
+    assert one.in_flight == 1
+    with pytest.raises(RuntimeError, match="not reported back"):
+        one.next_action(T)
+    assert one.checkpoint.sequence_number is None, "nobody was told yet"
+    one.on_delivered(T)
+    assert (one.in_flight, one.checkpoint.sequence_number) == (0, "1")
+
+
 def test_an_ended_shard_closes_its_window_and_finishes() -> None:
     one = schedule(tumbling_window_s=900)
     polled(one, 1002.0, *records(1, arrival_s=1001.0), ended=True)
@@ -412,6 +441,28 @@ def test_settings_are_checked() -> None:
         mapping(starting_position="AT_TIMESTAMP")
     with pytest.raises(ConfigurationError, match="not an ARN"):
         mapping(stream_arn="alleycat")
+    with pytest.raises(ConfigurationError, match=r"parallelization_factor must be in 1..10, got 11"):
+        mapping(parallelization_factor=11)
+    with pytest.raises(ConfigurationError, match="parallelization_factor must be 1 with tumbling windows, got 2"):
+        mapping(parallelization_factor=2, tumbling_window_s=5)
+    with pytest.raises(ConfigurationError, match=r"maximum_record_age_s must be -1 or in 60..604800, got 59"):
+        mapping(maximum_record_age_s=59)
+    with pytest.raises(ConfigurationError, match="cannot be read from AT_TIMESTAMP"):
+        mapping(source_kind="DynamoDB", starting_position="AT_TIMESTAMP", starting_timestamp=1.0)
+    with pytest.raises(ConfigurationError, match="source_kind must be Kinesis or DynamoDB, got 'SQS'"):
+        mapping(source_kind="SQS")
+    with pytest.raises(ConfigurationError, match="at most 10 filters are allowed, got 11"):
+        mapping(filter_patterns=("{}",) * 11)
+    with pytest.raises(ConfigurationError, match="at most 4096 characters, got 5000"):
+        mapping(filter_patterns=("x" * 5000,))
+    with pytest.raises(ConfigurationError, match="ARN of an SQS queue, an SNS topic or an S3 bucket, got 'arn:aws:iam"):
+        mapping(on_failure_destination="arn:aws:iam::123456789012:role/r")
+    with pytest.raises(ConfigurationError, match="must be a standard queue or topic, got 'arn:aws:sqs.*fifo'"):
+        mapping(on_failure_destination="arn:aws:sqs:us-east-1:123456789012:dead.fifo")
+    with pytest.raises(ConfigurationError, match="destination_attempts must be >= 1, got 0"):
+        RuntimeSettings(destination_attempts=0)
+    with pytest.raises(ConfigurationError, match="read_ahead_max_records must be >= 1, got 0"):
+        RuntimeSettings(read_ahead_max_records=0)
     with pytest.raises(ConfigurationError, match=r"window_close_grace_s must be in 0..120"):
         RuntimeSettings(window_close_grace_s=121)
 

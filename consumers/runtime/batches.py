@@ -51,13 +51,16 @@ class Outcome:
 
     The first ``processed`` records of the batch are done. ``failure`` is None for a complete success, else
     ``(error type, message)``. ``state`` is the window's new state as JSON, None where there is none.
-    ``is_throttled``: the function was not invoked at all, which is no attempt.
+    ``is_throttled``: the function was not invoked at all, which is no attempt. ``function_error`` is Lambda's
+    X-Amz-Function-Error: "Unhandled", or None where the function answered and the answer reports the failure.
     """
 
     processed: int
     failure: tuple[str, str] | None = None
     state: bytes | None = None
     is_throttled: bool = False
+    request_id: str = ""
+    function_error: str | None = None
 
 
 class _Item(msgspec.Struct):

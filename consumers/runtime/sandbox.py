@@ -3,6 +3,11 @@
 Nothing here can hang: every wait is a ``poll`` over all three pipes with a deadline, so a function that fills its
 log, stops reading or never answers is drained, or killed when its time is up. The process leads its own group, and
 the whole group is killed.
+
+Memory is limited as in Lambda, which kills a function that used more than MemorySize. What counts is the peak of the
+process's resident memory, the interpreter's included, as Linux keeps it (``VmHWM``): a limit on addresses would kill
+functions that only reserve them, and a peak is seen even after it is over. Processes that the function starts are
+not counted, and where there is no ``/proc`` nothing is enforced.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ _CHUNK_BYTES = 65_536
 _LOG_CHUNKS_MAX = 64
 _FRAME_MAX_BYTES = 64 * 1024 * 1024
 _REAP_S = 5.0
-_LOOK_MS = 1000  # a dead process is noticed after this even if one it forked keeps its pipes open
+_LOOK_MS = 100  # a dead process is noticed after this even if one it forked keeps its pipes open; so is its memory
 
 LogLine = Callable[[str], None]
 
@@ -58,6 +63,7 @@ class Sandbox:
         self._input = bytearray()
         self._lock = Lock()
         self._is_closed = False
+        self._memory_limit_kib = config.memory_mb * 1024
         child_read, self._write_fd = os.pipe()
         self._read_fd, child_write = os.pipe()
         script = Path(__file__).with_name("environment.py")
@@ -150,14 +156,19 @@ class Sandbox:
         if out:
             poller.register(self._write_fd, select.POLLOUT)
         pending = memoryview(out)
+        look_at = time.monotonic() + _LOOK_MS / 1000
         while True:
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0:
+            now = time.monotonic()
+            if now >= deadline:
                 self.close()
                 raise SandboxTimeoutError
-            ready = poller.poll(min(_LOOK_MS, int(remaining_s * 1000) + 1))
+            ready = poller.poll(min(_LOOK_MS, int((deadline - now) * 1000) + 1))
             if not ready and not self.is_alive:
                 raise self._exited()
+            if now >= look_at:
+                # A function that floods its log is looked at too.
+                look_at = now + _LOOK_MS / 1000
+                self._limit_memory()
             for descriptor, _ in ready:
                 if descriptor == self._write_fd:
                     try:
@@ -171,6 +182,7 @@ class Sandbox:
                 elif descriptor == self._read_fd:
                     frame = self._read_frame()
                     if frame is not None:
+                        self._limit_memory()
                         self._drain_log()
                         return frame
                 elif self._read_log() == 0:
@@ -196,6 +208,21 @@ class Sandbox:
         frame = bytes(self._input[HEADER.size : end])
         del self._input[:end]
         return frame
+
+    def _limit_memory(self) -> None:
+        """Kill a process that used more than its memory.
+
+        :raises SandboxExitError: it did.
+        """
+        peak_kib = _peak_memory_kib(self._process.pid)
+        if peak_kib is None or peak_kib <= self._memory_limit_kib:
+            return
+        self.kill()
+        self._drain_log()
+        line = f"Memory Size: {self._memory_limit_kib // 1024} MB Max Memory Used: {peak_kib // 1024} MB"
+        self._log_tail += f"{line}\n".encode()
+        self._emit(line.encode())
+        raise self._exited()
 
     def _exited(self) -> SandboxExitError:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -235,6 +262,16 @@ class Sandbox:
     def _emit(self, line: bytes | bytearray) -> None:
         if self._log_line is not None:
             self._log_line(line.decode(errors="replace"))
+
+
+def _peak_memory_kib(pid: int) -> int | None:
+    """The largest resident memory the process has had; None when it is gone or this is not Linux."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as status:  # noqa: PTH123 - read at every invocation
+            _, found, rest = status.read().partition(b"VmHWM:")
+    except OSError:
+        return None
+    return int(rest.split(None, 1)[0]) if found else None
 
 
 def _environ(config: FunctionConfig, log_stream: str) -> dict[str, str]:

@@ -3,18 +3,20 @@
 Whoever drives it (a thread in :mod:`consumers.runtime.shard_poller`, a loop in a test) repeats
 
 1. ask :meth:`ShardSchedule.next_action`,
-2. do what it says: read, invoke, or wait,
+2. do what it says: read, invoke, tell a destination, or wait,
 3. report back with the matching ``on_...`` method.
 
-The rules it keeps, as Lambda does: one read a second while the shard's tip is in sight, faster while it is not; one
-invocation in flight; a failed batch blocks its shard and is retried until ``MaximumRetryAttempts``; a partial
-failure is taken up again at the reported record; a checkpoint moves only past what succeeded (or was given up and
-counted). Lambda's choices that are not published: the records left over from a partial failure that made progress
-are a new batch, retried at once with a fresh count of attempts; a record too large for any event is dropped and
-counted.
+The rules it keeps, as Lambda does: one read a second while the shard's tip is in sight, faster while it is not; up
+to ParallelizationFactor invocations in flight, records of one partition key never in two of them; a batch that
+fails blocks its lane, which is the whole shard when there is one lane (:mod:`consumers.runtime.lane`); a checkpoint
+is everything below the lowest record that is neither processed, nor filtered out, nor given up and counted.
+
+Lambda does not publish how keys are laid on lanes. Here it is the MD5 of the partition key, as for shards, modulo
+the factor. Records left over from a partial failure that made progress are a new batch, retried at once with a fresh
+count of attempts; that is not published either.
 
 Costs: O(records of a batch) for an invocation, O(1) otherwise. Memory is bounded by one response of GetRecords
-and one batch.
+and, with one lane, one batch, else ``RuntimeSettings.read_ahead_max_records``.
 """
 
 from __future__ import annotations
@@ -22,64 +24,43 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from hashlib import md5
 
-from consumers.runtime.batches import Cut, Outcome, cut
+from consumers.runtime.actions import Action, Deliver, Discard, Finished, Invoke, Poll, Position, Wait
+from consumers.runtime.batches import Outcome
 from consumers.runtime.checkpoints import ShardCheckpoint
 from consumers.runtime.config import MappingConfig, RuntimeSettings
-from consumers.runtime.event import EMPTY_STATE, EventBuilder, Record, Window, assemble, envelope_bytes
-from consumers.runtime.windows import Close, TumblingWindow
+from consumers.runtime.counts import ShardCounts
+from consumers.runtime.event import EventBuilder, Record
+from consumers.runtime.filtering import Filters
+from consumers.runtime.lane import LONGEST_WAIT_S, Lane
+from consumers.runtime.windows import OpenWindow, TumblingWindow
 
-LONGEST_WAIT_S = 60.0
-"""No pause is longer than this; a clock set back cannot stall a shard beyond it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where to get an iterator: ``arguments`` of GetShardIterator besides stream and shard."""
-
-    arguments: dict[str, str | float]
-
-
-@dataclass(frozen=True, slots=True)
-class Poll:
-    """Read the shard; ``position`` is where to get an iterator if there is none."""
-
-    position: Position
-
-
-@dataclass(frozen=True, slots=True)
-class Invoke:
-    """Invoke the function. ``records`` is empty for a window's last invocation; ``window`` is None without windows."""
-
-    records: tuple[Record, ...]
-    window: Window | None
-    is_final: bool
-    members: bytes
-
-    def event(self) -> bytes:
-        """The event as JSON."""
-        return assemble(self.records, self.members)
+__all__ = [
+    "LONGEST_WAIT_S",
+    "Action",
+    "Deliver",
+    "Discard",
+    "Finished",
+    "Invoke",
+    "Poll",
+    "Position",
+    "ShardSchedule",
+    "Wait",
+    "lane_of",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do before ``until`` (seconds since the epoch)."""
-
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The shard is closed and everything in it is processed."""
-
-
-Action = Poll | Invoke | Wait | Finished
+def lane_of(partition_key: str, lanes: int) -> int:
+    """The lane of a partition key, 0..``lanes`` - 1."""
+    return int.from_bytes(md5(partition_key.encode(), usedforsecurity=False).digest(), "big") % lanes
 
 
 class ShardSchedule:
-    """The state of one shard under one mapping. ``checkpoint`` is where a successor would resume."""
+    """The state of one shard under one mapping. ``checkpoint`` is where a successor would resume.
+
+    ``counts`` outlives a schedule that is replaced; None begins at zero.
+    """
 
     def __init__(
         self,
@@ -90,21 +71,29 @@ class ShardSchedule:
         checkpoint: ShardCheckpoint | None = None,
         *,
         rng: Callable[[], float] = random.random,
+        counts: ShardCounts | None = None,
     ) -> None:
         self.checkpoint = checkpoint or ShardCheckpoint()
         self.events = EventBuilder(mapping, shard_id)
+        self.counts = counts or ShardCounts()
         self.millis_behind: int | None = None
-        self.retries = self.dropped_records = self.dropped_windows = 0
-        self.last_failure: tuple[str, str] | None = None
         self._mapping = mapping
         self._settings = settings
         self._rng = rng
+        self._filters = Filters(mapping.filter_patterns, mapping.source_kind)
         self._window: TumblingWindow | None = None
         if mapping.tumbling_window_s:
             self._window = TumblingWindow(
                 mapping.tumbling_window_s, settings.window_close_grace_s, self.checkpoint.window
             )
-        self._buffer: deque[Record] = deque()
+        self._lanes = [
+            Lane(number, mapping, settings, self.events, self.counts, self._window, now)
+            for number in range(mapping.parallelization_factor)
+        ]
+        self._first_lane = 0
+        # With several lanes, the records that were read and are not below the checkpoint, with their lanes; None for
+        # one that was filtered out.
+        self._order: deque[tuple[str, Lane | None]] = deque()
         self._read_up_to = self.checkpoint.sequence_number
         self._since = self.checkpoint.since
         self._is_latest = False
@@ -112,103 +101,95 @@ class ShardSchedule:
         self._ended = self.checkpoint.finished
         self._next_poll_at = now
         self._poll_failures = 0
-        self._in_flight: Invoke | None = None
-        self._retry_count: int | None = None  # records of the batch being retried
-        self._attempts = self._throttles = 0
-        self._retry_at = now
-        self._batch_opened_at = now
 
     # -- what others ask -------------------------------------------------------------------------------
 
     @property
     def buffered(self) -> int:
         """Records read and not processed."""
-        return len(self._buffer)
+        return sum(len(lane.buffer) for lane in self._lanes)
+
+    @property
+    def in_flight(self) -> int:
+        """Invocations and deliveries that were not reported back."""
+        return sum(lane.is_busy for lane in self._lanes)
 
     @property
     def is_blocked(self) -> bool:
         """A batch failed or was refused and waits for its retry."""
-        return self._attempts > 0 or self._throttles > 0
+        return any(lane.is_blocked for lane in self._lanes)
 
     @property
     def poll_failures(self) -> int:
         """Reads that failed in a row."""
         return self._poll_failures
 
+    @property
+    def retries(self) -> int:
+        return self.counts.retries
+
+    @property
+    def dropped_records(self) -> int:
+        return self.counts.dropped_records
+
+    @property
+    def dropped_windows(self) -> int:
+        return self.counts.dropped_windows
+
+    @property
+    def last_failure(self) -> tuple[str, str] | None:
+        """Of the first lane that has one."""
+        return next((lane.last_failure for lane in self._lanes if lane.last_failure is not None), None)
+
     def caught_up(self, since: float) -> bool:
         """Whether everything that was in the shard at ``since`` is processed, its windows included."""
         if self.checkpoint.finished:
             return True
-        idle = not self._buffer and self._in_flight is None and (self._window is None or self._window.open is None)
+        idle = all(lane.is_idle for lane in self._lanes)
         return idle and self._tip_seen_at is not None and self._tip_seen_at >= since
 
     # -- deciding --------------------------------------------------------------------------------------
 
     def next_action(self, now: float) -> Action:
-        """What to do at ``now``. An :class:`Invoke` must be reported back before the next call."""
-        if self._in_flight is not None:
-            raise RuntimeError("the invocation in flight was not reported back")
+        """What to do at ``now``. With one lane, an :class:`Invoke` or a :class:`Deliver` must be reported back before
+        the next call; with several, others may be handed out meanwhile, and a :class:`Wait` may end early, when one
+        of them is reported back."""
         if self.checkpoint.finished:
             return Finished()
-        self._retry_at = min(self._retry_at, now + LONGEST_WAIT_S)
-        if now < self._retry_at:
-            return Wait(self._retry_at)
-        batch_ready_at = None
-        found = self._next_invocation()
-        while found is not None and found[1] is None:
-            self._drop_oversize(now)
-            found = self._next_invocation()
-        if found is not None:
-            ready, invocation = found
-            batch_ready_at = now if ready else min(self._batch_opened_at, now) + self._mapping.batching_window_s
-            if batch_ready_at <= now:
-                self._in_flight = invocation
-                assert invocation is not None
-                return invocation
-        elif self._ended:
-            self.checkpoint = ShardCheckpoint(self.checkpoint.sequence_number, self._since, finished=True)
-            return Finished()
+        lanes, count = self._lanes, len(self._lanes)
+        if count == 1 and lanes[0].is_busy:
+            raise RuntimeError("the invocation in flight was not reported back")
+        wake_at = now + LONGEST_WAIT_S
+        for offset in range(count):
+            number = (self._first_lane + offset) % count
+            if lanes[number].is_busy:
+                continue
+            step = lanes[number].next_step(now, self._tip_seen_at, shard_ended=self._ended)
+            if isinstance(step, (Invoke, Deliver)):
+                # No lane starves behind a busy one.
+                self._first_lane = (number + 1) % count
+                self._move_checkpoint()
+                return step
+            if step is not None:
+                wake_at = min(wake_at, step)
+        self._move_checkpoint()
+        if self._ended:
+            if all(lane.is_idle for lane in lanes):
+                self.checkpoint = ShardCheckpoint(self.checkpoint.sequence_number, self._since, finished=True)
+                return Finished()
+            return Wait(wake_at)
+        if all(lane.is_busy or lane.is_pausing(now) for lane in lanes) or self._is_full():
+            return Wait(wake_at)
         self._next_poll_at = min(self._next_poll_at, now + LONGEST_WAIT_S)
-        if now >= self._next_poll_at and not self._ended:
+        if now >= self._next_poll_at:
             position = self._position()
             # Whatever happens to this read, LATEST would later be another place than now.
             self._is_latest = False
             return Poll(position)
-        return Wait(min(self._next_poll_at, batch_ready_at or self._next_poll_at))
+        return Wait(min(self._next_poll_at, wake_at))
 
-    def _next_invocation(self) -> tuple[bool, Invoke | None] | None:
-        """The next invocation and whether it need not wait for more records; None when there is none.
-
-        The invocation is None when the first record fits no event.
-        """
-        window, state = None, EMPTY_STATE
-        if self._window is not None:
-            head = self._buffer[0].arrival_s if self._buffer else None
-            step = self._window.next_step(head, self._tip_seen_at, shard_ended=self._ended)
-            if step is None:
-                return None
-            window, state = step.window, step.state
-            if isinstance(step, Close):
-                members = self.events.window_members(window, state, is_final=True, is_early=step.is_early)
-                return True, Invoke((), window, True, members)
-        if not self._buffer:
-            return None
-        members = EMPTY_STATE
-        if window is not None:
-            members = self.events.window_members(window, state, is_final=False, is_early=False)
-        batch = self._cut(members, window)
-        if batch.count == 0:
-            return True, None
-        ready = batch.is_closed or self._ended or self._retry_count is not None
-        return ready, Invoke(tuple(islice(self._buffer, batch.count)), window, False, members)
-
-    def _cut(self, members: bytes, window: Window | None) -> Cut:
-        return cut(
-            self._buffer,
-            batch_size=self._retry_count or self._mapping.batch_size,
-            envelope_bytes=envelope_bytes(members),
-            window_end_s=window.end_s if window is not None else None,
-        )
+    def _is_full(self) -> bool:
+        return len(self._lanes) > 1 and self.buffered >= self._settings.read_ahead_max_records
 
     def _position(self) -> Position:
         if self._read_up_to is not None:
@@ -239,15 +220,42 @@ class ShardSchedule:
         self.millis_behind = millis_behind
         self._ended = shard_ended
         if records:
-            if not self._buffer:
-                self._batch_opened_at = now
-            self._buffer.extend(records)
             self._read_up_to = records[-1].sequence_number
+            self._distribute(records, now)
             self._tip_seen_at = None
         elif millis_behind == 0:
             self._tip_seen_at = began
         more = millis_behind > 0 or len(records) >= settings.get_records_limit
         self._next_poll_at = began + (settings.catch_up_interval_s if more else settings.poll_interval_s)
+
+    def _distribute(self, records: Sequence[Record], now: float) -> None:
+        self.counts.polled += len(records)
+        passing = self._passing(records) if self._filters else records
+        if len(self._lanes) == 1:
+            self._lanes[0].push(passing, now)
+        else:
+            shares: list[list[Record]] = [[] for _ in self._lanes]
+            for record in passing:
+                shares[lane_of(record.partition_key, len(shares))].append(record)
+            for lane, share in zip(self._lanes, shares, strict=True):
+                lane.push(share, now)
+            owners = {
+                record.sequence_number: lane
+                for lane, share in zip(self._lanes, shares, strict=True)
+                for record in share
+            }
+            self._order.extend((record.sequence_number, owners.get(record.sequence_number)) for record in records)
+        self._move_checkpoint()
+
+    def _passing(self, records: Sequence[Record]) -> list[Record]:
+        passing = []
+        for record in records:
+            if self._filters.passes(record.encoded):
+                passing.append(record)
+            else:
+                self.counts.filtered_out += 1
+                self._lanes[0].latest_filtered_arrival_s = record.arrival_s
+        return passing
 
     def on_poll_throttled(self, now: float) -> None:
         """The read was refused: the shard's five calls or two MiB a second are used up, by whomever."""
@@ -267,64 +275,42 @@ class ShardSchedule:
 
     # -- invoking --------------------------------------------------------------------------------------
 
-    def on_invoke_result(self, outcome: Outcome, now: float) -> None:
-        """The invocation in flight returned."""
-        invocation, self._in_flight = self._in_flight, None
-        if invocation is None:
-            raise RuntimeError("no invocation is in flight")
-        self._batch_opened_at = now
-        if outcome.is_throttled:
-            self._throttles += 1
-            self._retry_count = len(invocation.records) or None
-            self._retry_at = now + self._settings.throttled.delay_s(self._throttles)
-            return
-        self._throttles = 0
-        self.last_failure = outcome.failure or self.last_failure
-        if outcome.failure is None or outcome.processed > 0:
-            self._advance(invocation, outcome)
-            return
-        self._attempts += 1
-        if 0 <= self._mapping.maximum_retry_attempts < self._attempts:
-            self._give_up(invocation)
-            return
-        self.retries += 1
-        self._retry_count = len(invocation.records) or None
-        self._retry_at = now + self._settings.retry.delay_s(self._attempts)
+    def on_invoke_result(self, outcome: Outcome, now: float, lane: int = 0) -> None:
+        """The invocation in flight in ``lane`` returned."""
+        self._lanes[lane].on_invoke_result(outcome, now)
+        self._move_checkpoint()
 
-    def _advance(self, invocation: Invoke, outcome: Outcome) -> None:
-        """The first ``outcome.processed`` records are done, the others of the batch come next."""
-        self._attempts = 0
-        if self._window is not None and invocation.window is not None:
-            if invocation.is_final:
-                self._window.closed()
-            else:
-                self._window.extended(invocation.window, outcome.state or EMPTY_STATE)
-        left = len(invocation.records) - outcome.processed
-        self._retry_count = left or None
-        self.retries += left > 0
-        self._pass(outcome.processed)
+    def on_delivered(self, now: float, lane: int = 0) -> None:
+        """The on-failure destination took what :class:`Deliver` had for it."""
+        self._lanes[lane].on_delivered(now)
+        self._move_checkpoint()
 
-    def _give_up(self, invocation: Invoke) -> None:
-        self._attempts = 0
-        self._retry_count = None
-        if invocation.is_final and self._window is not None:
-            self._window.closed()
-            self.dropped_windows += 1
-        self.dropped_records += len(invocation.records)
-        self._pass(len(invocation.records))
+    def on_delivery_failed(self, now: float, lane: int = 0) -> None:
+        """The on-failure destination could not be told."""
+        self._lanes[lane].on_delivery_failed(now)
+        self._move_checkpoint()
 
-    def _drop_oversize(self, now: float) -> None:
-        head = self._buffer[0]
-        problem = f"record {head.sequence_number} makes an event larger than 6 MB and was dropped"
-        self.last_failure = ("Alleycat.RecordTooLarge", problem)
-        self.dropped_records += 1
-        self._retry_count = None
-        self._pass(1)
+    def _move_checkpoint(self) -> None:
+        """Set the checkpoint behind the last record below which nothing is left to do."""
+        number = self._lowest_number() if len(self._lanes) > 1 else self._number_of_one_lane()
+        opened: OpenWindow | None = self._window.open if self._window is not None else None
+        if number != self.checkpoint.sequence_number or opened is not self.checkpoint.window:
+            self.checkpoint = ShardCheckpoint(number, self._since, False, opened)
 
-    def _pass(self, count: int) -> None:
-        """Take ``count`` records off the buffer and set the checkpoint behind them."""
-        number = self.checkpoint.sequence_number
-        for _ in range(count):
-            number = self._buffer.popleft().sequence_number
-        opened = self._window.open if self._window is not None else None
-        self.checkpoint = ShardCheckpoint(number, self._since, False, opened)
+    def _number_of_one_lane(self) -> str | None:
+        lane = self._lanes[0]
+        if not lane.buffer:
+            # Beyond the last record done, there may be some that were filtered out.
+            lane.last_done = self._read_up_to
+        return lane.last_done or self.checkpoint.sequence_number
+
+    def _lowest_number(self) -> str | None:
+        number, order = self.checkpoint.sequence_number, self._order
+        while order:
+            candidate, lane = order[0]
+            # A lane works in order, so its oldest record here is at its head or done.
+            if lane is not None and lane.buffer and lane.buffer[0].sequence_number == candidate:
+                break
+            number = candidate
+            order.popleft()
+        return number

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from threading import Lock
 
+from consumers.runtime.counts import EVENT_COUNTS
 from consumers.runtime.function import STOPPED, InvokeResult
 
 DURATIONS_KEPT = 10_000
@@ -61,7 +62,9 @@ class ShardStatistics:
 
     ``status`` is one of ``starting``, ``reading``, ``invoking``, ``blocked`` (a batch waits for its retry),
     ``throttled`` (reads are refused), ``unreachable``, ``crashed`` (it starts again from its checkpoint),
-    ``finished``, ``stopped``. ``window`` is the start of the open window.
+    ``finished``, ``stopped``. ``window_start_s`` is the start of the open window. ``dropped_records`` were given
+    up, whether a destination was told or not; ``event_counts`` are by the names of Lambda's opt-in metrics of event
+    source mappings (``PolledEventCount``, ...). ``delivery_failures`` are refusals of the on-failure destination.
     """
 
     status: str
@@ -74,17 +77,25 @@ class ShardStatistics:
     dropped_windows: int = 0
     read_throttles: int = 0
     crashes: int = 0
+    delivery_failures: int = 0
+    event_counts: Mapping[str, int] = field(default_factory=dict)
     last_error: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MappingStatistics:
-    """One mapping. ``status``: ``starting``, ``running``, ``unreachable``, ``crashed``, ``stopped``."""
+    """One mapping. ``status``: ``starting``, ``running``, ``throttled`` (listing its shards is), ``unreachable``,
+    ``crashed``, ``stopped``."""
 
     status: str
     function_name: str
     shards: Mapping[str, ShardStatistics] = field(default_factory=dict)
     last_error: Failure | None = None
+
+    @property
+    def event_counts(self) -> dict[str, int]:
+        """Lambda's opt-in metrics of this mapping: the sums over its shards."""
+        return {name: sum(shard.event_counts.get(name, 0) for shard in self.shards.values()) for name in EVENT_COUNTS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

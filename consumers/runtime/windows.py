@@ -72,12 +72,18 @@ class TumblingWindow:
         return Window(start_s, start_s + self._size_s)
 
     def next_step(
-        self, head_arrival_s: float | None, tip_seen_at: float | None, *, shard_ended: bool
+        self,
+        head_arrival_s: float | None,
+        tip_seen_at: float | None,
+        *,
+        shard_ended: bool,
+        latest_filtered_arrival_s: float | None = None,
     ) -> Extend | Close | None:
         """What to invoke next, or None when there is nothing to do.
 
         ``head_arrival_s`` is the arrival of the next record to process, None when none is buffered.
-        ``tip_seen_at`` is when the latest read that found the tip began.
+        ``tip_seen_at`` is when the latest read that found the tip began. ``latest_filtered_arrival_s`` is the
+        arrival of the latest record that was filtered out; it ends a window like any other.
         """
         current = self.open
         if current is None:
@@ -87,7 +93,12 @@ class TumblingWindow:
         if head_arrival_s is not None:
             over = head_arrival_s >= current.window.end_s
         else:
-            over = shard_ended or (tip_seen_at is not None and tip_seen_at >= current.window.end_s + self._grace_s)
+            seen_s, end_s = latest_filtered_arrival_s, current.window.end_s
+            over = (
+                shard_ended
+                or (tip_seen_at is not None and tip_seen_at >= end_s + self._grace_s)
+                or (seen_s is not None and seen_s >= end_s)
+            )
         if over:
             return Close(current.window, current.state, is_early=False)
         return Extend(current.window, current.state) if head_arrival_s is not None else None

@@ -124,6 +124,17 @@ def run(coroutine: Any) -> None:
             runner.run(coroutine)
 
 
+def client_environment(url: str, region: str) -> dict[str, str]:
+    """The variables with which any AWS client or process uses an emulator at ``url``."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+    }
+
+
 class CloudProcess:
     """The embedded cloud in a process of its own, so that it shares no core time with its clients by accident.
 
@@ -150,13 +161,7 @@ class CloudProcess:
 
     def environment(self, region: str = DEFAULT_REGION) -> dict[str, str]:
         """The variables with which any AWS client or process uses this cloud."""
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
-        }
+        return client_environment(self.endpoint_url, region)
 
     def client(self, service: str, region: str = DEFAULT_REGION, **settings: Any) -> Any:
         """A boto3 client of ``service``; ``settings`` are members of botocore's Config."""

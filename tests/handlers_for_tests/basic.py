@@ -48,6 +48,12 @@ def handler(event: dict[str, Any], context: Any) -> Any:
             pass
     if what == "exit":
         os._exit(event["status"])
+    if what == "allocate":
+        held = bytearray(event["mb"] * 1024 * 1024)
+        held[::4096] = b"x" * len(held[::4096])
+        del held
+        time.sleep(event.get("s", 0))
+        return {}
     if what == "fork":
         # The pipes stay open in a process of its own group, which ends soon by itself.
         if os.fork() == 0:

@@ -54,3 +54,13 @@ def slow(event: dict[str, Any], context: object) -> None:
     _write({"began": _data(event)})
     time.sleep(float(os.environ["SLOW_S"]))
     _write({"data": _data(event)})
+
+
+def events(event: dict[str, Any], context: object) -> None:
+    """Write the whole event."""
+    _write(event)
+
+
+def report_first(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """Report the first record, every time."""
+    return {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["kinesis"]["sequenceNumber"]}]}
