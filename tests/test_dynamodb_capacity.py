@@ -9,17 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.cloud.dynamodb import (
-    INDEX_THROTTLED,
-    TABLE_THROTTLED,
-    Cost,
-    IndexSpec,
-    TableCapacity,
-    TableSpec,
-    Throughput,
-    failed_condition_cost,
-    write_cost,
-)
+from simulator.cloud.dynamodb import INDEX_THROTTLED, TABLE_THROTTLED, TableCapacity
+from simulator.cloud.dynamodb_costs import Cost, IndexSpec, TableSpec, Throughput, failed_condition_cost, write_cost
 from simulator.cloud.item_size import Item, item_size
 from simulator.cloud.limits import LimitSettings
 
@@ -212,13 +203,6 @@ def test_limits_off_admits_everything_and_owes_nothing() -> None:
     capacity = TableCapacity(table(wcu=1), LimitSettings(enforced=False), T0)
     assert all(capacity.admit_write(100, {"GSI_Index": 100}, T0).admitted for _ in range(10))
     assert saved(capacity, T0) == 0
-
-
-def test_on_demand_is_never_throttled() -> None:
-    on_demand = IndexSpec("GSI_Index", ("GSI", "SK"), None, Throughput(0, 0))
-    capacity = TableCapacity(table(wcu=0, rcu=0, global_indexes=(on_demand,)), LimitSettings(), T0)
-    assert capacity.admit_write(1e6, {"GSI_Index": 1e6}, T0).admitted
-    assert capacity.admit_read(1e6, T0).admitted
 
 
 def test_reads_of_table_and_index_come_from_different_buckets() -> None:

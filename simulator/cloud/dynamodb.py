@@ -1,37 +1,35 @@
-"""What a DynamoDB request costs in capacity units, and whether a table can pay for it.
+"""Whether a DynamoDB table can pay for a request: its buckets, its indexes' and their partitions'. No I/O, no clock.
 
-Two ideas, no I/O: :func:`write_cost` turns the item before and after a write into units, and
-:class:`TableCapacity` holds the token buckets that those units come from. Time is an argument, so the embedded
-cloud and the planner throttle the same work.
+**Who pays.** A write needs capacity on the table *and* on every global index it touches: one starved index refuses
+the write on the table, and nothing is spent anywhere (index back-pressure, CAH ``gsi-throttling``).
 
-**Who pays.** The table pays for its item (the larger of before and after) and for the entries of its local
-indexes; each global index pays for its own entries from its own bucket. A write needs *all* of them: one
-starved index refuses the write on the table, and nothing is spent anywhere (index back-pressure, CAH
-``gsi-throttling``). ::
+**Provisioned.** ``provisioned`` units a second, up to 300 s of them saved (CAH ``burst-adaptive-capacity``;
+:attr:`LimitSettings.dynamodb_burst_seconds`, never below one second). A new table or index has saved nothing yet: it
+starts with one second's worth, so that its first write within the provisioned rate succeeds at once.
 
-      PutItem, 14 KB             table bucket   14 item + 14 LSI entry = 28 units
-      one LSI, one GSI, both ALL   GSI bucket   14 units
+**On-demand.** :mod:`simulator.cloud.dynamodb_on_demand`: twice the previous peak, and a maximum if one is set.
 
-**How a bucket fills.** ``provisioned`` units a second, up to 300 s of them (CAH ``burst-adaptive-capacity``;
-:attr:`LimitSettings.dynamodb_burst_seconds`, never below one second). A new table or index has saved nothing
-yet: it starts with one second's worth, so that its first write within the provisioned rate succeeds at once.
+**Partitions.** :mod:`simulator.cloud.dynamodb_partitions`: however much is saved, one partition gives 1,000 write
+and 3,000 read units a second.
 
-**A cost larger than the bucket** (a 400 KB item on a table whose burst is set to a second) must not be refused
-for ever: it is admitted when the bucket is full, and leaves it in debt, so that the long-run rate still holds.
-Over any ``t`` seconds at most ``capacity + provisioned * t`` units are spent, plus one such overdraft.
-
-Not modelled: the limit of 1,000 write and 3,000 read units a second of one partition, adaptive capacity, and
-the ceilings of on-demand tables (``PAY_PER_REQUEST`` is counted, never throttled).
+**A cost larger than a bucket** (a 400 KB item on a table whose burst is set to a second) must not be refused for
+ever: it is admitted when the bucket is full, and leaves it in debt, so that the long-run rate still holds. Over any
+``t`` seconds at most ``capacity + rate * t`` units are spent, plus one such overdraft.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
-from simulator.cloud.item_size import Item, item_size, write_units
-from simulator.cloud.limits import EPSILON, LimitSettings, TokenBucket
+from simulator.cloud import limits
+from simulator.cloud.dynamodb_costs import ON_DEMAND, TableSpec, Throughput
+from simulator.cloud.dynamodb_on_demand import OnDemandLevel
+from simulator.cloud.dynamodb_partitions import CapacityBucket, Partitions, Touches, partitions_for
+from simulator.cloud.limits import LimitSettings
+
+Direction = Literal["Read", "Write"]
 
 TABLE_THROTTLED = (
     "The level of configured provisioned throughput for the table was exceeded. "
@@ -42,7 +40,16 @@ INDEX_THROTTLED = (
     "exceeded. Consider increasing your provisioning level for the under-provisioned global secondary indexes "
     "with the UpdateTable API"
 )
-
+ON_DEMAND_THROTTLED = (
+    "Throughput exceeds the current capacity of your table or index. DynamoDB is automatically scaling your table or "
+    "index so please try again shortly. If exceptions persist, check if you have a hot key: "
+    "https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html"
+)
+ON_DEMAND_INDEX_THROTTLED = (
+    "Throughput exceeds the current capacity for one or more global secondary indexes. DynamoDB is automatically "
+    "scaling your index so please try again shortly."
+)
+MAX_ON_DEMAND_THROTTLED = "Throughput exceeds the maximum OnDemandThroughput configured on table or index"
 
 # A float of seconds since the epoch tells times apart by 0.24 us; a wait is told this much longer, so that who
 # waits it out is not short by a rounding.
@@ -50,183 +57,15 @@ CLOCK_RESOLUTION_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Throughput:
-    """Provisioned capacity units a second. Zero stands for on-demand: counted, not limited."""
-
-    read_units: float
-    write_units: float
-
-
-ON_DEMAND = Throughput(0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class IndexSpec:
-    """A secondary index. ``throughput`` is ``None`` for a local one: its table pays."""
-
-    name: str
-    key_attributes: tuple[str, ...]
-    projected_attributes: frozenset[str] | None
-    """Names an entry keeps, keys of index and table included; ``None`` projects ALL."""
-    throughput: Throughput | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TableSpec:
-    """What capacity arithmetic needs to know of a table."""
-
-    name: str
-    arn: str
-    key_attributes: tuple[str, ...]
-    throughput: Throughput
-    local_indexes: tuple[IndexSpec, ...] = ()
-    global_indexes: tuple[IndexSpec, ...] = ()
-
-    @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> TableSpec:
-        """From the ``TableDescription`` that CreateTable, UpdateTable and DescribeTable answer with."""
-        billing_mode = (description.get("BillingModeSummary") or {}).get("BillingMode")
-        on_demand = billing_mode == "PAY_PER_REQUEST"
-        keys = tuple(key["AttributeName"] for key in description["KeySchema"])
-
-        def throughput_of(resource: Mapping[str, Any]) -> Throughput:
-            provisioned = resource.get("ProvisionedThroughput")
-            if on_demand or not provisioned:
-                return ON_DEMAND
-            return Throughput(float(provisioned["ReadCapacityUnits"]), float(provisioned["WriteCapacityUnits"]))
-
-        def index_of(index: Mapping[str, Any], throughput: Throughput | None) -> IndexSpec:
-            index_keys = tuple(key["AttributeName"] for key in index["KeySchema"])
-            projection = index.get("Projection") or {}
-            projected = frozenset((*keys, *index_keys, *projection.get("NonKeyAttributes", ())))
-            return IndexSpec(
-                name=index["IndexName"],
-                key_attributes=index_keys,
-                projected_attributes=None if projection.get("ProjectionType") == "ALL" else projected,
-                throughput=throughput,
-            )
-
-        return cls(
-            name=description["TableName"],
-            arn=description["TableArn"],
-            key_attributes=keys,
-            throughput=throughput_of(description),
-            local_indexes=tuple(index_of(index, None) for index in description.get("LocalSecondaryIndexes") or ()),
-            global_indexes=tuple(
-                index_of(index, throughput_of(index)) for index in description.get("GlobalSecondaryIndexes") or ()
-            ),
-        )
-
-
-# -- costs -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Units of one read or write, or of a sum of them. Indexes that it does not touch are left out."""
-
-    item_units: float
-    local: Mapping[str, float] = field(default_factory=dict)
-    global_: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def table_units(self) -> float:
-        """What the table's own bucket pays: the item and its local index entries."""
-        return self.item_units + sum(self.local.values())
-
-    @property
-    def total_units(self) -> float:
-        return self.table_units + sum(self.global_.values())
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.item_units + other.item_units,
-            _sum(self.local, other.local),
-            _sum(self.global_, other.global_),
-        )
-
-    def times(self, factor: int) -> Cost:
-        """A transaction pays everything twice: to prepare and to commit (the doubling of index entries is
-        inferred; AWS only states it for items)."""
-        return Cost(
-            self.item_units * factor,
-            {name: units * factor for name, units in self.local.items()},
-            {name: units * factor for name, units in self.global_.items()},
-        )
-
-
-def _sum(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
-    return {name: left.get(name, 0.0) + right.get(name, 0.0) for name in (*left, *right)}
-
-
-def write_cost(table: TableSpec, before: Item | None, after: Item | None) -> Cost:
-    """Units of a write that turned ``before`` into ``after`` (``None``: no such item).
-
-    The table is charged for the larger of both images: an update that changes one attribute pays for the whole
-    item. Deleting what is not there costs one unit.
-    """
-    before_bytes = item_size(before) if before else 0
-    after_bytes = item_size(after) if after else 0
-
-    def entries(indexes: tuple[IndexSpec, ...]) -> dict[str, float]:
-        costs = {}
-        for index in indexes:
-            units = _index_units(index, before, after, before_bytes, after_bytes)
-            if units:
-                costs[index.name] = float(units)
-        return costs
-
-    return Cost(
-        item_units=float(write_units(max(before_bytes, after_bytes))),
-        local=entries(table.local_indexes),
-        global_=entries(table.global_indexes),
-    )
-
-
-def failed_condition_cost(before: Item | None) -> Cost:
-    """A write whose condition fails pays for the item it looked at, one unit when there is none."""
-    return Cost(float(write_units(item_size(before) if before else 0)))
-
-
-def _index_units(index: IndexSpec, before: Item | None, after: Item | None, before_bytes: int, after_bytes: int) -> int:
-    """Units of the index entries that a write puts and deletes: none, one, or two when the key moves."""
-    had = before is not None and all(name in before for name in index.key_attributes)
-    has = after is not None and all(name in after for name in index.key_attributes)
-    if not had and not has:
-        return 0
-    if index.projected_attributes is None:
-        old, new, old_bytes, new_bytes = before, after, before_bytes, after_bytes
-    else:
-        old = _project(before, index.projected_attributes) if had else None
-        new = _project(after, index.projected_attributes) if has else None
-        old_bytes = item_size(old) if old else 0
-        new_bytes = item_size(new) if new else 0
-    if not has or not had:
-        return write_units(new_bytes if has else old_bytes)
-    assert old is not None
-    assert new is not None
-    if any(old[name] != new[name] for name in index.key_attributes):
-        return write_units(old_bytes) + write_units(new_bytes)
-    if old == new:
-        return 0
-    return write_units(max(old_bytes, new_bytes))
-
-
-def _project(item: Item | None, names: frozenset[str]) -> Item:
-    return {name: value for name, value in (item or {}).items() if name in names}
-
-
-# -- admission ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
 class ThrottlingReason:
     """An entry of the exception's ``ThrottlingReasons``: which limit, on which table or index (its ARN).
-    ``index_name`` is ``None`` when it is the table's own."""
+    ``index_name`` is ``None`` when it is the table's own; ``limit`` is the reason without Table/Index and
+    Read/Write."""
 
     reason: str
     resource: str
     index_name: str | None = None
+    limit: str = "ProvisionedThroughput"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,17 +74,26 @@ class Admission:
 
     throttled_by: tuple[ThrottlingReason, ...] = ()
     retry_after_s: float = 0.0
+    on_demand: bool = False
 
     @property
     def admitted(self) -> bool:
         return not self.throttled_by
 
     @property
+    def exception(self) -> str:
+        """Provisioned tables and on-demand ones throttle by different names."""
+        return "ThrottlingException" if self.on_demand else "ProvisionedThroughputExceededException"
+
+    @property
     def message(self) -> str:
-        """AWS's text of the ProvisionedThroughputExceededException; the table's when both starve."""
-        if any(reason.index_name is None for reason in self.throttled_by):
-            return TABLE_THROTTLED
-        return INDEX_THROTTLED
+        """AWS's text of the exception; the table's when table and index starve."""
+        is_table = any(reason.index_name is None for reason in self.throttled_by)
+        if not self.on_demand:
+            return TABLE_THROTTLED if is_table else INDEX_THROTTLED
+        if any(reason.limit == "MaxOnDemandThroughput" for reason in self.throttled_by):
+            return MAX_ON_DEMAND_THROTTLED
+        return ON_DEMAND_THROTTLED if is_table else ON_DEMAND_INDEX_THROTTLED
 
 
 ADMITTED = Admission()
@@ -255,8 +103,8 @@ ADMITTED = Admission()
 class ResourceCapacity:
     """State of one table (``index_name`` ``None``) or global index, in units and units a second.
 
-    ``saved`` is what its bucket holds now, negative while in debt, of ``capacity`` at most; all zero when the
-    resource is on-demand.
+    ``saved`` is what its bucket holds now, negative while in debt, of ``capacity`` at most. ``provisioned`` is zero
+    when it is on-demand; the bucket is then that of twice the previous peak.
     """
 
     table_name: str
@@ -267,23 +115,87 @@ class ResourceCapacity:
     saved_write: float
     capacity_read: float
     capacity_write: float
+    partitions: int = 1
 
 
-class CapacityBucket(TokenBucket):
-    """A token bucket that can go into debt for a cost larger than itself. ``rate`` 0 is on-demand: no limit."""
+class _Resource:
+    """A table's own capacity, or a global index's: buckets for reads and writes, and the partitions of both."""
 
-    __slots__ = ()
+    def __init__(self, throughput: Throughput, has_local_indexes: bool, settings: LimitSettings, now: float) -> None:
+        self._settings = settings
+        self.provisioned: dict[Direction, CapacityBucket] = {}
+        self.on_demand: dict[Direction, OnDemandLevel] = {}
+        self.partitions = Partitions(1, has_local_indexes, settings, now)
+        self.update(throughput, now)
 
-    def missing(self, units: float, now: float) -> float:
-        """Units short of paying ``units`` now; 0 when it can."""
-        if self.rate == 0:
-            return 0.0
-        short = min(units, self.capacity) - self.refill(now)
-        return short if short > EPSILON else 0.0
+    def update(self, throughput: Throughput, now: float) -> None:
+        """UpdateTable: what was saved is kept up to the new capacity."""
+        self.throughput = throughput
+        if throughput.is_on_demand:
+            self.provisioned.clear()
+            levels: tuple[tuple[Direction, float, float], ...] = (
+                ("Read", limits.ON_DEMAND_READ_UNITS.value, throughput.max_read_units),
+                ("Write", limits.ON_DEMAND_WRITE_UNITS.value, throughput.max_write_units),
+            )
+            for direction, initial, most in levels:
+                if direction in self.on_demand:
+                    self.on_demand[direction].resize(most, now)
+                else:
+                    self.on_demand[direction] = OnDemandLevel(initial, most, now)
+            self.partitions.grow(partitions_for(0, limits.ON_DEMAND_WRITE_UNITS.value), now)
+            return
+        self.on_demand.clear()
+        burst_s = max(1.0, self._settings.dynamodb_burst_seconds)
+        rates: tuple[tuple[Direction, float], ...] = (
+            ("Read", throughput.read_units),
+            ("Write", throughput.write_units),
+        )
+        for direction, rate in rates:
+            bucket = self.provisioned.get(direction)
+            if bucket is None:
+                self.provisioned[direction] = CapacityBucket(rate, rate * burst_s, now, tokens=rate)
+            else:
+                bucket.resize(rate, rate * burst_s, now)
+        self.partitions.grow(partitions_for(throughput.read_units, throughput.write_units), now)
 
-    def spend(self, units: float) -> None:
-        if self.rate:
-            self.tokens -= units
+    def bucket(self, direction: Direction) -> CapacityBucket:
+        """What it has saved, or its on-demand level."""
+        return self.provisioned[direction] if self.provisioned else self.on_demand[direction].level
+
+    def refusal(
+        self, direction: Direction, units: float, touches: Touches | None, now: float
+    ) -> tuple[str, float] | None:
+        """The limit that cannot pay ``units`` and the seconds until it could; None when all can."""
+        level = self.on_demand.get(direction)
+        if level is not None:
+            level.settle(now)
+            units_a_second = level.level.rate
+            self.partitions.grow(
+                partitions_for(units_a_second, 0) if direction == "Read" else partitions_for(0, units_a_second), now
+            )
+            missing = level.maximum.missing(units, now)
+            if missing:
+                return "MaxOnDemandThroughput", missing / level.maximum.rate
+        bucket = self.bucket(direction)
+        missing = bucket.missing(units, now)
+        if missing:
+            # An on-demand level is made of partitions: who exceeds it exceeds theirs.
+            limit = "ProvisionedThroughput" if level is None else "KeyRangeThroughput"
+            at_most = level is not None and level.level.rate >= limits.TABLE_MAX_UNITS.value
+            return "AccountLimit" if at_most else limit, missing / bucket.rate
+        wait_s = self.partitions.missing_seconds(direction, units, touches, now)
+        if wait_s:
+            self.partitions.refused(touches, now)
+            return "KeyRangeThroughput", wait_s
+        return None
+
+    def spend(self, direction: Direction, units: float, touches: Touches | None, now: float) -> None:
+        level = self.on_demand.get(direction)
+        if level is not None:
+            level.spend(units, now)
+        else:
+            self.bucket(direction).spend(units)
+        self.partitions.spend(direction, units, touches)
 
 
 def _costs(table_units: float, gsi_units: Mapping[str, float]) -> dict[str | None, float]:
@@ -298,111 +210,138 @@ class TableCapacity:
     def __init__(self, spec: TableSpec, settings: LimitSettings, now: float) -> None:
         self.spec = spec
         self._settings = settings
-        self._burst_seconds = max(1.0, settings.dynamodb_burst_seconds)
-        self._write: dict[str | None, CapacityBucket] = {}
-        self._read: dict[str | None, CapacityBucket] = {}
+        self._resources: dict[str | None, _Resource] = {}
         self.update(spec, now)
 
     def update(self, spec: TableSpec, now: float) -> None:
-        """Take over a changed table (UpdateTable): what was saved is kept up to the new capacity, new indexes
-        start as a new table does, dropped ones are forgotten."""
+        """Take over a changed table (UpdateTable): new indexes start as a new table does, dropped ones are
+        forgotten."""
         self.spec = spec
-        provisioned: dict[str | None, Throughput] = {None: spec.throughput}
-        provisioned.update((index.name, index.throughput or ON_DEMAND) for index in spec.global_indexes)
-        self._write = self._resized(self._write, {k: t.write_units for k, t in provisioned.items()}, now)
-        self._read = self._resized(self._read, {k: t.read_units for k, t in provisioned.items()}, now)
-
-    def _resized(
-        self, buckets: dict[str | None, CapacityBucket], rates: dict[str | None, float], now: float
-    ) -> dict[str | None, CapacityBucket]:
-        resized = {}
-        for name, rate in rates.items():
-            capacity = rate * self._burst_seconds
-            bucket = buckets.get(name)
-            if bucket is None or bucket.rate == 0:
-                bucket = CapacityBucket(rate, capacity, now, tokens=rate)
+        throughputs: dict[str | None, Throughput] = {None: spec.throughput}
+        throughputs.update((index.name, index.throughput or ON_DEMAND) for index in spec.global_indexes)
+        kept = {}
+        for name, throughput in throughputs.items():
+            resource = self._resources.get(name)
+            if resource is None:
+                has_local_indexes = name is None and bool(spec.local_indexes)
+                resource = _Resource(throughput, has_local_indexes, self._settings, now)
             else:
-                bucket.resize(rate, capacity, now)
-            resized[name] = bucket
-        return resized
+                resource.update(throughput, now)
+            kept[name] = resource
+        self._resources = kept
 
-    def admit_write(self, table_units: float, gsi_units: Mapping[str, float], now: float) -> Admission:
+    def admit_write(
+        self,
+        table_units: float,
+        gsi_units: Mapping[str, float],
+        now: float,
+        touches: Mapping[str | None, Touches] | None = None,
+    ) -> Admission:
         """Spend ``table_units`` on the table and ``gsi_units`` (by index name) on its global indexes, all or
-        nothing: a refusal spends nothing anywhere."""
-        admission = self.check_write(table_units, gsi_units, now)
+        nothing: a refusal spends nothing anywhere. ``touches`` tells where, by index name; None is the table."""
+        admission = self.check_write(table_units, gsi_units, now, touches)
         if admission.admitted:
-            self.spend_write(table_units, gsi_units)
+            self.spend_write(table_units, gsi_units, now, touches)
         return admission
 
-    def check_write(self, table_units: float, gsi_units: Mapping[str, float], now: float) -> Admission:
+    def check_write(
+        self,
+        table_units: float,
+        gsi_units: Mapping[str, float],
+        now: float,
+        touches: Mapping[str | None, Touches] | None = None,
+    ) -> Admission:
         """The decision of :meth:`admit_write` alone, for a caller that needs several tables to agree."""
-        return self._check(self._write, "Write", _costs(table_units, gsi_units), now)
+        return self._check("Write", _costs(table_units, gsi_units), now, touches or {})
 
-    def spend_write(self, table_units: float, gsi_units: Mapping[str, float]) -> None:
+    def spend_write(
+        self,
+        table_units: float,
+        gsi_units: Mapping[str, float],
+        now: float,
+        touches: Mapping[str | None, Touches] | None = None,
+    ) -> None:
         """Spend what :meth:`check_write` allowed at this very ``now``."""
-        self._spend(self._write, _costs(table_units, gsi_units))
+        self._spend("Write", _costs(table_units, gsi_units), now, touches or {})
 
-    def admit_read(self, units: float, now: float, index_name: str | None = None) -> Admission:
+    def admit_read(
+        self, units: float, now: float, index_name: str | None = None, touches: Touches | None = None
+    ) -> Admission:
         """Spend ``units`` of reads on the table, or on the global index ``index_name``. Reads of a local index
-        are the table's."""
-        admission = self.check_read(units, now, index_name)
+        are the table's. Without ``touches`` all partitions are read alike."""
+        admission = self.check_read(units, now, index_name, touches)
         if admission.admitted:
-            self.spend_read(units, index_name)
+            self.spend_read(units, now, index_name, touches)
         return admission
 
-    def check_read(self, units: float, now: float, index_name: str | None = None) -> Admission:
+    def check_read(
+        self, units: float, now: float, index_name: str | None = None, touches: Touches | None = None
+    ) -> Admission:
         """The decision of :meth:`admit_read` alone."""
-        return self._check(self._read, "Read", {index_name: units}, now)
+        return self._check("Read", {index_name: units}, now, {index_name: touches} if touches else {})
 
-    def spend_read(self, units: float, index_name: str | None = None) -> None:
+    def spend_read(
+        self, units: float, now: float, index_name: str | None = None, touches: Touches | None = None
+    ) -> None:
         """Spend what :meth:`check_read` allowed at this very ``now``."""
-        self._spend(self._read, {index_name: units})
+        self._spend("Read", {index_name: units}, now, {index_name: touches} if touches else {})
 
     def _check(
         self,
-        buckets: dict[str | None, CapacityBucket],
-        direction: str,
+        direction: Direction,
         costs: Mapping[str | None, float],
         now: float,
+        touches: Mapping[str | None, Touches],
     ) -> Admission:
         if not self._settings.enforced:
             return ADMITTED
         reasons = []
         retry_after_s = 0.0
         for index_name, units in costs.items():
-            bucket = buckets[index_name]
-            missing = bucket.missing(units, now) if units else 0.0
-            if missing:
-                reasons.append(self._reason(direction, index_name))
-                retry_after_s = max(retry_after_s, missing / bucket.rate + CLOCK_RESOLUTION_S)
-        return Admission(tuple(reasons), retry_after_s) if reasons else ADMITTED
+            resource = self._resources[index_name]
+            refused = resource.refusal(direction, units, touches.get(index_name), now) if units else None
+            if refused is not None:
+                limit, wait_s = refused
+                reasons.append(self._reason(direction, limit, index_name))
+                retry_after_s = max(retry_after_s, wait_s + CLOCK_RESOLUTION_S)
+        if not reasons:
+            return ADMITTED
+        return Admission(tuple(reasons), retry_after_s, self.spec.throughput.is_on_demand)
 
-    def _spend(self, buckets: dict[str | None, CapacityBucket], costs: Mapping[str | None, float]) -> None:
+    def _spend(
+        self,
+        direction: Direction,
+        costs: Mapping[str | None, float],
+        now: float,
+        touches: Mapping[str | None, Touches],
+    ) -> None:
         for index_name, units in costs.items():
-            bucket = buckets[index_name]
-            # With the limits off nothing is owed: the level falls to zero and no further.
-            bucket.spend(units if self._settings.enforced else min(units, bucket.tokens))
+            resource = self._resources[index_name]
+            if self._settings.enforced:
+                resource.spend(direction, units, touches.get(index_name), now)
+            else:
+                # With the limits off nothing is owed: the level falls to zero and no further.
+                bucket = resource.bucket(direction)
+                bucket.spend(min(units, bucket.refill(now)))
 
-    def _reason(self, direction: str, index_name: str | None) -> ThrottlingReason:
-        if index_name is None:
-            return ThrottlingReason(f"Table{direction}ProvisionedThroughputExceeded", self.spec.arn)
-        return ThrottlingReason(
-            f"Index{direction}ProvisionedThroughputExceeded",
-            f"{self.spec.arn}/index/{index_name}",
-            index_name,
-        )
+    def _reason(self, direction: Direction, limit: str, index_name: str | None) -> ThrottlingReason:
+        kind, resource = "Table", self.spec.arn
+        if index_name is not None:
+            kind, resource = "Index", f"{self.spec.arn}/index/{index_name}"
+        return ThrottlingReason(f"{kind}{direction}{limit}Exceeded", resource, index_name, limit)
 
     def levels(self, now: float) -> Iterator[ResourceCapacity]:
         """The table first, then its global indexes."""
-        for index_name, write in self._write.items():
-            read = self._read[index_name]
+        for index_name, resource in self._resources.items():
+            read, write = resource.bucket("Read"), resource.bucket("Write")
             yield ResourceCapacity(
                 table_name=self.spec.name,
                 index_name=index_name,
-                provisioned_read=read.rate,
-                provisioned_write=write.rate,
+                provisioned_read=resource.throughput.read_units,
+                provisioned_write=resource.throughput.write_units,
                 saved_read=read.refill(now),
                 saved_write=write.refill(now),
                 capacity_read=read.capacity,
                 capacity_write=write.capacity,
+                partitions=len(resource.partitions),
             )

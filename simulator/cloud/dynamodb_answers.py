@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from simulator.cloud.dynamodb import Admission, Cost, TableSpec
+from simulator.cloud.dynamodb import Admission
+from simulator.cloud.dynamodb_costs import Cost, TableSpec
 from simulator.cloud.metrics import Dimensions, Metrics
 
 ERRORS = "com.amazonaws.dynamodb.v20120810#"
@@ -48,17 +49,21 @@ def error_body(code: str, message: str | None, **members: Any) -> bytes:
 
 
 def throttled_body(admission: Admission) -> bytes:
-    """The exception of a provisioned table or index that cannot pay."""
+    """The exception of a table or index that cannot pay. The two exceptions spell the member differently."""
     reasons = [{"reason": why.reason, "resource": why.resource} for why in admission.throttled_by]
-    return error_body("ProvisionedThroughputExceededException", admission.message, ThrottlingReasons=reasons)
+    member = "throttlingReasons" if admission.on_demand else "ThrottlingReasons"
+    return error_body(admission.exception, admission.message, **{member: reasons})
 
 
-def cancelled_body(messages: list[str | None]) -> bytes:
-    """A transaction that capacity cancelled: per item the throttling text, ``None`` for one not to blame."""
-    codes = ["None" if message is None else "ProvisionedThroughputExceeded" for message in messages]
+def cancelled_body(refusals: list[Admission | None]) -> bytes:
+    """A transaction that capacity cancelled: per item what throttled it, ``None`` for one not to blame."""
+    codes = [
+        "None" if one is None else "ThrottlingError" if one.on_demand else "ProvisionedThroughputExceeded"
+        for one in refusals
+    ]
     reasons = [
-        {"Code": code} if message is None else {"Code": code, "Message": message}
-        for code, message in zip(codes, messages, strict=True)
+        {"Code": code} if one is None else {"Code": code, "Message": one.message}
+        for code, one in zip(codes, refusals, strict=True)
     ]
     told = "Transaction cancelled, please refer cancellation reasons for specific reasons "
     told += f"[{', '.join(codes)}]"
@@ -109,6 +114,15 @@ def with_capacity(body: bytes, consumed: Any | None) -> bytes:
     return orjson.dumps(answer)
 
 
+# How CloudWatch names the limits of ThrottlingReasons.
+_EVENT_NAMES = {
+    "ProvisionedThroughput": "ProvisionedThroughput",
+    "KeyRangeThroughput": "KeyRangeThroughput",
+    "MaxOnDemandThroughput": "MaxOnDemand",
+    "AccountLimit": "AccountLimit",
+}
+
+
 class CapacityMetrics:
     """Records what CloudWatch's ``AWS/DynamoDB`` shows, under its names. ``direction`` is Read or Write."""
 
@@ -133,7 +147,7 @@ class CapacityMetrics:
         for reason in admission.throttled_by:
             dimensions = _dimensions(spec.name, reason.index_name)
             self._record(f"{direction}ThrottleEvents", dimensions, 1, now)
-            self._record(f"{direction}ProvisionedThroughputThrottleEvents", dimensions, 1, now)
+            self._record(f"{direction}{_EVENT_NAMES[reason.limit]}ThrottleEvents", dimensions, 1, now)
 
     def throttled_request(self, table_name: str, operation: str, now: float) -> None:
         """One a request, however many events; a batch counts when all of it was throttled."""

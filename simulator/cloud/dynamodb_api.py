@@ -17,15 +17,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from simulator.cloud.dynamodb import (
-    Admission,
-    Cost,
-    ResourceCapacity,
-    TableCapacity,
-    TableSpec,
-    failed_condition_cost,
-    write_cost,
-)
+from simulator.cloud.dynamodb import Admission, ResourceCapacity, TableCapacity
 from simulator.cloud.dynamodb_answers import (
     CapacityMetrics,
     Response,
@@ -37,6 +29,9 @@ from simulator.cloud.dynamodb_answers import (
     with_capacity,
 )
 from simulator.cloud.dynamodb_batches import Batches
+from simulator.cloud.dynamodb_costs import Cost, TableSpec, failed_condition_cost, write_cost
+from simulator.cloud.dynamodb_partitions import Touches
+from simulator.cloud.dynamodb_placement import item_touches, query_touches, write_touches
 from simulator.cloud.dynamodb_requests import Call, as_item, as_object, as_text, check_request
 from simulator.cloud.dynamodb_tables import Tables
 from simulator.cloud.errors import AwsError
@@ -54,6 +49,7 @@ class DynamoDBApi:
 
     def __init__(self, store: Store, *, settings: LimitSettings, metrics: Metrics, clock: Callable[[], float]) -> None:
         self._store = store
+        self._settings = settings
         self._metrics = CapacityMetrics(metrics)
         self._clock = clock
         self._lock = threading.Lock()
@@ -73,6 +69,7 @@ class DynamoDBApi:
             "CreateTable": self._create_or_update_table,
             "UpdateTable": self._create_or_update_table,
             "DeleteTable": self._delete_table,
+            "DescribeTable": self._describe_table,
         }
 
     def handle(
@@ -108,11 +105,32 @@ class DynamoDBApi:
         return respond(*self._store.call(call.operation, call.body, call.region))
 
     def _create_or_update_table(self, call: Call) -> Response:
+        name = as_text(call.params["TableName"])
+        before = None
+        if call.operation == "UpdateTable":
+            before = self._store.describe_table(name, call.region)
+        if before is not None:
+            spec = TableSpec.from_description(before)
+            changes = self._tables.changes(name, call.region)
+            changes.check(spec, call.params, call.now, enforced=self._settings.enforced)
         answer = self._store.call(call.operation, call.body, call.region)
-        if answer.status == 200:
-            spec = TableSpec.from_description(orjson.loads(answer.body)["TableDescription"])
-            self._tables.keep(spec, call.region, call.now)
-        return respond(*answer)
+        if answer.status != 200:
+            return respond(*answer)
+        told = orjson.loads(answer.body)
+        if before is not None:
+            changes.count(spec, call.params, call.now)
+        self._tables.set_on_demand(call.params, call.region)
+        described = told["TableDescription"] = self._tables.described(told["TableDescription"], call.region, call.now)
+        self._tables.keep(TableSpec.from_description(described), call.region, call.now)
+        return respond(200, orjson.dumps(told))
+
+    def _describe_table(self, call: Call) -> Response:
+        answer = self._store.call(call.operation, call.body, call.region)
+        if answer.status != 200:
+            return respond(*answer)
+        told = orjson.loads(answer.body)
+        told["Table"] = self._tables.described(told["Table"], call.region, call.now)
+        return respond(200, orjson.dumps(told))
 
     def _delete_table(self, call: Call) -> Response:
         answer = self._store.call(call.operation, call.body, call.region)
@@ -135,7 +153,8 @@ class DynamoDBApi:
             cost = failed_condition_cost(change.before)
         else:
             cost = write_cost(table.spec, change.before, change.after)
-        admission = table.admit_write(cost.table_units, cost.global_, call.now)
+        touches = write_touches(table.spec, change.before, change.after, target.key, cost)
+        admission = table.admit_write(cost.table_units, cost.global_, call.now, touches)
         if not admission.admitted:
             return self._throttled("Write", table, admission, call)
         self._metrics.consumed("Write", table.spec, cost, call.now)
@@ -154,7 +173,11 @@ class DynamoDBApi:
         table = self._tables.of(target.table, call)
         units = read_units(read.evaluated_bytes[0], bool(call.params.get("ConsistentRead")))
         cost, index_name = _read_cost(table.spec, units, call.params.get("IndexName"))
-        admission = table.admit_read(units, call.now, index_name)
+        if call.operation == "GetItem":
+            touches: Touches | None = item_touches(table.spec, key, units)
+        else:
+            touches = query_touches(table.spec, call.params, index_name, units)
+        admission = table.admit_read(units, call.now, index_name, touches)
         if not admission.admitted:
             return self._throttled("Read", table, admission, call)
         self._metrics.consumed("Read", table.spec, cost, call.now)

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from simulator.cloud.dynamodb import Admission, Cost, TableCapacity, failed_condition_cost, write_cost
+from simulator.cloud.dynamodb import Admission, TableCapacity
 from simulator.cloud.dynamodb_answers import (
     CapacityMetrics,
     Response,
@@ -18,6 +18,8 @@ from simulator.cloud.dynamodb_answers import (
     throttled_body,
     with_capacity,
 )
+from simulator.cloud.dynamodb_costs import Cost, failed_condition_cost, write_cost
+from simulator.cloud.dynamodb_placement import TouchMap, item_touches, joined, write_touches
 from simulator.cloud.dynamodb_requests import Call, Part, as_item, as_list, as_object, as_single, as_text
 from simulator.cloud.dynamodb_tables import Tables
 from simulator.cloud.errors import AwsError
@@ -32,10 +34,17 @@ class Bill:
 
     def __init__(self) -> None:
         self.costs: dict[str, tuple[TableCapacity, Cost]] = {}
+        self._touches: dict[str, list[TouchMap]] = {}
 
-    def add(self, table: TableCapacity, cost: Cost) -> None:
+    def add(self, table: TableCapacity, cost: Cost, touches: TouchMap | None = None) -> None:
         _, before = self.costs.get(table.spec.arn, (table, Cost(0.0)))
         self.costs[table.spec.arn] = (table, before + cost)
+        if touches is not None:
+            self._touches.setdefault(table.spec.arn, []).append(touches)
+
+    def touches(self, table: TableCapacity) -> TouchMap:
+        """Where on ``table`` all its items lie."""
+        return joined(self._touches.get(table.spec.arn, ()))
 
     def told(self, detail: str, transaction: str = "") -> list[dict[str, Any]] | None:
         """The ``ConsumedCapacity`` list of the answer."""
@@ -76,7 +85,8 @@ class Batches:
         for part, change in zip(parts, staged.changes, strict=True):
             table = self._tables.of(part.table, call)
             cost = write_cost(table.spec, change.before, change.after)
-            admission = table.admit_write(cost.table_units, cost.global_, call.now)
+            touches = write_touches(table.spec, change.before, change.after, part.target.key, cost)
+            admission = table.admit_write(cost.table_units, cost.global_, call.now, touches)
             if admission.admitted:
                 admitted.append(change)
                 bill.add(table, cost)
@@ -127,7 +137,8 @@ class Batches:
         for part, size_bytes in zip(parts, read.evaluated_bytes, strict=True):
             table = self._tables.of(part.table, call)
             units = read_units(size_bytes, bool(part.request.get("ConsistentRead")))
-            admission = table.admit_read(units, call.now)
+            touches = item_touches(table.spec, part.target.key, units)
+            admission = table.admit_read(units, call.now, touches=touches)
             if admission.admitted:
                 bill.add(table, Cost(units))
                 processed.setdefault(part.table, []).append(part.target.key)
@@ -163,7 +174,7 @@ class Batches:
         cancelled = error_code(staged.answer.body) == "TransactionCanceledException"
         if staged.answer.status != 200 and not cancelled:
             return respond(*staged.answer)
-        costs = []
+        costs, touches = [], []
         for part, change in zip(parts, staged.changes, strict=True):
             spec = self._tables.of(part.table, call).spec
             if part.kind == "ConditionCheck" or cancelled:
@@ -174,7 +185,8 @@ class Batches:
             else:
                 cost = write_cost(spec, change.before, change.after)
             costs.append(cost.times(2))
-        refused, bill = self._pay_together("Write", parts, costs, call)
+            touches.append(write_touches(spec, change.before, change.after, part.target.key, costs[-1]))
+        refused, bill = self._pay_together("Write", parts, costs, touches, call)
         if refused is not None:
             return refused
         if cancelled:
@@ -193,41 +205,45 @@ class Batches:
         if read.answer.status != 200:
             return respond(*read.answer)
         costs = [Cost(2 * read_units(size_bytes, consistent=True)) for size_bytes in read.evaluated_bytes]
-        refused, bill = self._pay_together("Read", parts, costs, call)
+        touches: list[TouchMap] = [
+            {None: item_touches(self._tables.of(part.table, call).spec, part.target.key, cost.table_units)}
+            for part, cost in zip(parts, costs, strict=True)
+        ]
+        refused, bill = self._pay_together("Read", parts, costs, touches, call)
         if refused is not None:
             return refused
         return respond(200, with_capacity(read.answer.body, bill.told(call.detail, "Read")))
 
     def _pay_together(
-        self, direction: str, parts: Sequence[Part], costs: Sequence[Cost], call: Call
+        self, direction: str, parts: Sequence[Part], costs: Sequence[Cost], touches: Sequence[TouchMap], call: Call
     ) -> tuple[Response | None, Bill]:
         """Spend ``costs`` on all tables or on none; the answer that refuses, if it comes to that."""
         bill = Bill()
-        for part, cost in zip(parts, costs, strict=True):
-            bill.add(self._tables.of(part.table, call), cost)
+        for part, cost, where in zip(parts, costs, touches, strict=True):
+            bill.add(self._tables.of(part.table, call), cost, where)
         starved: dict[str, Admission] = {}
         for table, cost in bill.costs.values():
             if direction == "Write":
-                admission = table.check_write(cost.table_units, cost.global_, call.now)
+                admission = table.check_write(cost.table_units, cost.global_, call.now, bill.touches(table))
             else:
-                admission = table.check_read(cost.table_units, call.now)
+                admission = table.check_read(cost.table_units, call.now, touches=bill.touches(table).get(None))
             if not admission.admitted:
                 starved[table.spec.arn] = admission
                 self._metrics.throttled(direction, table.spec, admission, call.now)
                 self._metrics.throttled_request(table.spec.name, call.operation, call.now)
         if starved:
-            messages: list[str | None] = []
+            refusals: list[Admission | None] = []
             for part, cost in zip(parts, costs, strict=True):
                 admission = starved.get(self._tables.of(part.table, call).spec.arn, Admission())
                 uses = {None, *cost.global_}
                 blamed = any(reason.index_name in uses for reason in admission.throttled_by)
-                messages.append(admission.message if blamed else None)
-            return respond(400, cancelled_body(messages)), bill
+                refusals.append(admission if blamed else None)
+            return respond(400, cancelled_body(refusals)), bill
         for table, cost in bill.costs.values():
             if direction == "Write":
-                table.spend_write(cost.table_units, cost.global_)
+                table.spend_write(cost.table_units, cost.global_, call.now, bill.touches(table))
             else:
-                table.spend_read(cost.table_units)
+                table.spend_read(cost.table_units, call.now, touches=bill.touches(table).get(None))
         self._record(bill, direction, call)
         return None, bill
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from simulator.cloud.dynamodb import ResourceCapacity, TableCapacity, TableSpec
+from collections.abc import Mapping
+from typing import Any
+
+from simulator.cloud import limits
+from simulator.cloud.dynamodb import ResourceCapacity, TableCapacity
 from simulator.cloud.dynamodb_answers import CapacityMetrics
+from simulator.cloud.dynamodb_changes import ChangeHistory
+from simulator.cloud.dynamodb_costs import TableSpec
 from simulator.cloud.dynamodb_requests import Call
 from simulator.cloud.errors import AwsError
 from simulator.cloud.limits import LimitSettings
@@ -18,6 +24,47 @@ class Tables:
         self._settings = settings
         self._metrics = metrics
         self._by_name: dict[tuple[str, str], TableCapacity] = {}
+        self._changes: dict[tuple[str, str], ChangeHistory] = {}
+        self._on_demand: dict[tuple[str, str], dict[str | None, Mapping[str, int]]] = {}
+
+    def changes(self, name_or_arn: str, region: str) -> ChangeHistory:
+        """What was changed of a table and when."""
+        return self._changes.setdefault((region, table_name_of(name_or_arn)), ChangeHistory())
+
+    def set_on_demand(self, params: Mapping[str, Any], region: str) -> None:
+        """Remember OnDemandThroughput of a CreateTable or UpdateTable, which the store may not."""
+        maxima = self._on_demand.setdefault((region, table_name_of(params["TableName"])), {})
+        if "OnDemandThroughput" in params:
+            maxima[None] = params["OnDemandThroughput"]
+        updates = params.get("GlobalSecondaryIndexUpdates") or ()
+        indexes = [*(params.get("GlobalSecondaryIndexes") or ()), *(one for up in updates for one in up.values())]
+        for index in indexes:
+            if "OnDemandThroughput" in index:
+                maxima[index["IndexName"]] = index["OnDemandThroughput"]
+
+    def described(self, description: dict[str, Any], region: str, now: float) -> dict[str, Any]:
+        """A TableDescription with the members that the store does not know."""
+        changes = self.changes(description["TableName"], region)
+        maxima = self._on_demand.get((region, description["TableName"]), {})
+        spec = TableSpec.from_description(description)
+        for index_name, resource in (
+            (None, description),
+            *((index["IndexName"], index) for index in description.get("GlobalSecondaryIndexes") or ()),
+        ):
+            if index_name in maxima:
+                resource["OnDemandThroughput"] = maxima[index_name]
+            units = resource.get("ProvisionedThroughput") or {}
+            if units:
+                units["NumberOfDecreasesToday"] = changes.decreases_today(index_name, now)
+            warm = (limits.ON_DEMAND_READ_UNITS.value, limits.ON_DEMAND_WRITE_UNITS.value)
+            if not spec.throughput.is_on_demand:
+                warm = (units.get("ReadCapacityUnits", 0), units.get("WriteCapacityUnits", 0))
+            resource["WarmThroughput"] = {
+                "ReadUnitsPerSecond": int(warm[0]),
+                "WriteUnitsPerSecond": int(warm[1]),
+                "Status": "ACTIVE",
+            }
+        return description
 
     def keep(self, spec: TableSpec, region: str, now: float) -> TableCapacity:
         """A table was created or changed."""
@@ -43,6 +90,8 @@ class Tables:
     def forget(self, name_or_arn: str, region: str) -> None:
         """A table was deleted; one of the same name starts anew."""
         self._by_name.pop((region, table_name_of(name_or_arn)), None)
+        self._changes.pop((region, table_name_of(name_or_arn)), None)
+        self._on_demand.pop((region, table_name_of(name_or_arn)), None)
 
     def levels(self, now: float) -> dict[str, list[ResourceCapacity]]:
         """By table ARN, the table's capacity and then that of its global indexes."""

@@ -111,6 +111,19 @@ READ_UNIT_BYTES = Quota("dynamodb.read_unit.bytes", 4 * KIB, "bytes", "CAH read-
 BURST_SECONDS = Quota(
     "dynamodb.burst.seconds", 300, "s", "CAH burst-adaptive-capacity: up to 300 s of unused capacity", "M"
 )
+PARTITION_WRITE_UNITS = Quota("dynamodb.partition.write.units_per_second", 1_000, "WCU", "CAH; hard, per partition")
+PARTITION_READ_UNITS = Quota("dynamodb.partition.read.units_per_second", 3_000, "RCU", "CAH; hard, per partition")
+ON_DEMAND_WRITE_UNITS = Quota("dynamodb.on_demand.initial_write_units", 4_000, "WRU/s", "CAH on-demand-capacity-mode")
+ON_DEMAND_READ_UNITS = Quota("dynamodb.on_demand.initial_read_units", 12_000, "RRU/s", "CAH on-demand-capacity-mode")
+ON_DEMAND_DOUBLING = Quota(
+    "dynamodb.on_demand.doubling_minutes", 30, "min", "CAH: up to twice the previous peak within 30 minutes"
+)
+TABLE_MAX_UNITS = Quota("dynamodb.table.max_units_per_second", 40_000, "units/s", "CAH quotas; us-east-1, adjustable")
+DECREASES_FREE = Quota("dynamodb.update_table.decreases", 4, "decreases", "CAH quotas; a day, then one an hour")
+DECREASES_PER_DAY = Quota("dynamodb.update_table.decreases_per_day", 27, "decreases", "CAH quotas")
+MODE_CHANGES_PER_DAY = Quota(
+    "dynamodb.update_table.to_on_demand_per_24h", 4, "changes", "CAH: provisioned to on-demand, in 24 hours"
+)
 ITEM_MAX_BYTES = Quota("dynamodb.item.max_bytes", 400 * KIB, "bytes", "CAH quotas")
 
 QUOTAS: tuple[Quota, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Quota))
@@ -127,7 +140,7 @@ class LimitSettings:
     ``reshard_seconds`` is how long a stream stays UPDATING (AWS: seconds to minutes, not published).
     ``stream_transition_seconds`` is how long it stays CREATING and DELETING, and a consumer CREATING; on AWS some
     seconds, here none unless asked for, so that tests need no waiters. ``control_rate_factor`` scales the rates of
-    the control plane.
+    the control plane. ``dynamodb_split_seconds`` is how long a partition is refused before it is split for heat.
     """
 
     enforced: bool = True
@@ -137,6 +150,7 @@ class LimitSettings:
     stream_transition_seconds: float = 0.0
     control_rate_factor: float = 1.0
     dynamodb_burst_seconds: float = BURST_SECONDS.value
+    dynamodb_split_seconds: float = 300.0
 
 
 def with_settings(given: Sequence[str], settings: LimitSettings | None = None) -> LimitSettings:
