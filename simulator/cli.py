@@ -1,4 +1,4 @@
-"""The commands: ``alleycat race``, ``alleycat cloud``, ``alleycat template``.
+"""The commands: ``alleycat race``, ``alleycat cloud``, ``alleycat consume``, ``alleycat template``.
 
 Exit codes: 0 all well, 1 the run failed its verdict, 2 usage or configuration, 3 the target could not be reached
 or started, 130 interrupted. Nothing prints a traceback at a user.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import sys
 from pathlib import Path
@@ -19,18 +18,29 @@ from rich.console import Console
 
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudError
+from simulator.consume_command import consume
 from simulator.deployment import Deployment, DeploymentError, load_deployment, to_dict
+from simulator.flags import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TARGET,
+    EXIT_USAGE,
+    AsJson,
+    ConfigEnv,
+    Settings,
+    Template,
+    UsageError,
+    settings_of,
+)
+from simulator.flags import complain as _complain
+from simulator.flags import flag as _flag
+from simulator.flags import one_of as _one_of
+from simulator.flags import seconds as _seconds
 
-EXIT_FAILED, EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 1, 2, 3, 130
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_DURATION = re.compile(r"(\d+)\s*(s|m|h)?")
 
 # typer brings its own copy of click or uses the installed one, by version; this is its UsageError in either case.
 _ParserError: Any = typer.BadParameter.__mro__[1]
-
-
-class UsageError(Exception):
-    """A flag's value cannot be used; the text is one line and says what can."""
 
 
 app = typer.Typer(
@@ -43,15 +53,6 @@ app = typer.Typer(
 )
 
 
-def _flag(*names: str, env: str, help: str, **more: Any) -> Any:  # noqa: A002 - typer's own word
-    return typer.Option(*names, envvar=f"ALLEYCAT_{env}", help=help, **more)
-
-
-ConfigEnv = Annotated[str, _flag("--config-env", env="CONFIG_ENV", help="Environment of samconfig.toml.")]
-Template = Annotated[Path | None, _flag("--template", env="TEMPLATE", help="SAM template; ./template.yaml by default.")]
-Settings = Annotated[
-    list[str] | None, _flag("--set", env="SET", help="Template parameter, NAME=VALUE; may be repeated.")
-]
 Host = Annotated[str, _flag("--host", env="HOST", help="Address to listen on.")]
 Port = Annotated[
     int, _flag("--port", env="PORT", help="Port of the embedded cloud; 0 takes a free one.", min=0, max=65535)
@@ -61,7 +62,6 @@ Shards = Annotated[int | None, _flag("--shards", env="SHARDS", help="Shards of t
 Wcu = Annotated[int | None, _flag("--wcu", env="WCU", help="Write capacity units of the table.")]
 Rcu = Annotated[int | None, _flag("--rcu", env="RCU", help="Read capacity units of the table.")]
 Window = Annotated[int | None, _flag("--window", env="WINDOW", help="Tumbling window in seconds; 0 for none.")]
-AsJson = Annotated[bool, _flag("--json", env="JSON", help="Print JSON on stdout.")]
 
 
 @app.callback()
@@ -222,7 +222,13 @@ def _announce(process: Any, deployment: Deployment | None, as_json: bool) -> Non
     names = (
         [
             one.name
-            for group in (deployment.streams, deployment.tables, deployment.buckets, deployment.queues)
+            for group in (
+                deployment.streams,
+                deployment.tables,
+                deployment.buckets,
+                deployment.queues,
+                deployment.topics,
+            )
             for one in group
         ]
         if deployment
@@ -258,6 +264,9 @@ def show_template(
         Console().print(render(deployment))
 
 
+app.command()(consume)
+
+
 # -- arguments -----------------------------------------------------------------------------------------
 
 
@@ -277,11 +286,7 @@ def _deployment(
         "TumblingWindowInSeconds": window,
     }
     overrides = {name: str(value) for name, value in flags.items() if value is not None}
-    for setting in settings or ():
-        name, separator, value = setting.partition("=")
-        if not separator or not name:
-            raise UsageError(f"--set takes NAME=VALUE, not {setting!r}")
-        overrides[name] = value
+    overrides |= settings_of(settings)
     return load_deployment(template, config_env, overrides)
 
 
@@ -296,14 +301,6 @@ def _complete(deployment: Deployment) -> None:
             raise DeploymentError(f"{deployment.path}: the template declares no {what}; a race needs one")
 
 
-def _seconds(flag: str, text: str, most: int = 86_400 * 7) -> int:
-    match = _DURATION.fullmatch(text.strip())
-    value = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2] or "s"] if match else 0
-    if not 1 <= value <= most:
-        raise UsageError(f"{flag} {text!r}: give a time such as 60s, 5m or 1h, from 1s to {most}s")
-    return value
-
-
 def _classes(text: str) -> tuple[int, ...]:
     try:
         found = tuple(int(part) for part in text.split(","))
@@ -312,12 +309,6 @@ def _classes(text: str) -> tuple[int, ...]:
     if not found or len(set(found)) != len(found) or not all(1 <= one <= 6 for one in found):
         raise UsageError(f"--classes {text!r}: give different numbers from 1 to 6, such as 1 or 1,2,6")
     return found
-
-
-def _one_of(flag: str, value: str, allowed: tuple[str, ...], note: str = "") -> str:
-    if value not in allowed:
-        raise UsageError(f"{flag} {value!r}: choose {' or '.join(allowed)}{f' ({note})' if note else ''}")
-    return value
 
 
 def _limits(value: str) -> LimitSettings:
@@ -353,11 +344,6 @@ def _confirm_cost(deployment: Deployment, messages: int, seconds: int, yes: bool
         raise UsageError("a run on AWS costs money; add --yes to go on without being asked")
     if not typer.confirm("Go on?", err=True):
         raise typer.Exit(EXIT_USAGE)
-
-
-def _complain(message: str, code: int) -> int:
-    print(f"alleycat: {' '.join(message.split())}", file=sys.stderr)
-    return code
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from simulator.template.parameters import resolve_parameters
 from simulator.template.samconfig import read_environment
 from simulator.template.specs import (
     BucketSpec,
+    ConsumerSpec,
     Deployment,
     EventSourceSpec,
     FunctionSpec,
@@ -26,11 +27,13 @@ from simulator.template.specs import (
     QueueSpec,
     StreamSpec,
     TableSpec,
+    TopicSpec,
 )
 
 __all__ = [
     "BucketSpec",
     "ConfigError",
+    "ConsumerSpec",
     "Deployment",
     "DeploymentError",
     "EventSourceSpec",
@@ -41,6 +44,7 @@ __all__ = [
     "StreamSpec",
     "TableSpec",
     "TemplateError",
+    "TopicSpec",
     "load_deployment",
     "to_dict",
 ]

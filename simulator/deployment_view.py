@@ -25,10 +25,12 @@ def render(deployment: Deployment) -> RenderableType:
                 for one in deployment.streams
             ],
         ),
+        ("Consumers", [(one.name, "enhanced fan-out of", one.stream_arn) for one in deployment.consumers]),
         ("Tables", [row for table in deployment.tables for row in _table_rows(table)]),
         ("Functions", [row for function in deployment.functions for row in _function_rows(function)]),
         ("Buckets", [(one.name, one.logical_id) for one in deployment.buckets]),
         ("Queues", [(one.name, one.logical_id) for one in deployment.queues]),
+        ("Topics", [(one.name, one.logical_id) for one in deployment.topics]),
         ("Outputs", [(name, _value(value)) for name, value in deployment.outputs.items()]),
         ("Ignored", [(f"line {one.line}", f"{one.what}: {one.reason}") for one in deployment.ignored]),
     ]
@@ -79,7 +81,13 @@ def _function_rows(function: FunctionSpec) -> list[Row]:
     if reserved is not None:
         limits += f", {reserved:,} at a time"
     rows: list[Row] = [(function.name, f"{limits}, {function.runtime} {function.handler}")]
-    return rows + [(f"  from {source.source_name}", _source(source)) for source in function.event_sources]
+    return rows + [(f"  from {_name(source)}", _source(source)) for source in function.event_sources]
+
+
+def _name(source: EventSourceSpec) -> str:
+    if source.consumer_name:
+        return f"{source.source_name} as {source.consumer_name}"
+    return f"the stream of {source.source_name}" if source.kind == "DynamoDB" else source.source_name
 
 
 def _source(source: EventSourceSpec) -> str:
@@ -91,4 +99,14 @@ def _source(source: EventSourceSpec) -> str:
     told.append("tried until it expires" if retries < 0 else f"{retries:,} retries")
     if source.report_batch_item_failures:
         told.append("partial failures")
+    if source.parallelization_factor > 1:
+        told.append(f"{source.parallelization_factor} at a time")
+    if source.maximum_record_age_s >= 0:
+        told.append(f"records up to {source.maximum_record_age_s:,} s old")
+    if source.bisect_batch_on_function_error:
+        told.append("failed batches halved")
+    if source.filter_criteria:
+        told.append("filtered")
+    if source.on_failure_destination:
+        told.append(f"failures to {source.on_failure_destination}")
     return ", ".join(told)

@@ -27,13 +27,14 @@ import botocore.session
 import msgspec
 import numpy as np
 
-from consumers.runtime import FunctionConfig, MappingConfig, Runtime, RuntimeStatistics, kinesis_client, service_client
+from consumers.runtime import Runtime, RuntimeStatistics
 from producers import KinesisProducer, Ledger, ProducerError, Record, read_spool
 from simulator import verdict
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudProcess
 from simulator.deployment import Deployment
 from simulator.diagnosis import diagnose
+from simulator.local_functions import runtime_on
 from simulator.progress import MetricsFeed, Progress
 from simulator.race import FIRST_RACER_ID, Race, RaceCalendar, plan_race
 from simulator.report import Report, utc
@@ -185,7 +186,7 @@ class _Run:
 
     async def run(self) -> Outcome:
         baseline = await asyncio.to_thread(self._baseline)
-        runtime = self._runtime()
+        runtime = await asyncio.to_thread(self._runtime)
         started_at = time.time() + LEAD_S
         races = self._races(started_at)
         watching: asyncio.Task[None] | None = None
@@ -261,50 +262,7 @@ class _Run:
     def _runtime(self) -> Runtime | None:
         if not self.settings.run_consumers:
             return None
-        functions = [
-            FunctionConfig(
-                name=function.name,
-                handler=function.handler,
-                code_path=function.code_path,
-                timeout_s=function.timeout_s,
-                memory_mb=function.memory_mb,
-                environment={**self.target.environment, **function.environment},
-                reserved_concurrency=function.reserved_concurrency,
-                region=self.deployment.region,
-                account_id=self.deployment.account_id,
-            )
-            for function in self.deployment.functions
-        ]
-        mappings = [
-            MappingConfig(
-                name=source.name,
-                function_name=function.name,
-                stream_name=source.source_name,
-                stream_arn=source.source_arn,
-                batch_size=source.batch_size,
-                batching_window_s=source.batching_window_s,
-                tumbling_window_s=source.tumbling_window_s,
-                starting_position=source.starting_position,  # type: ignore[arg-type]
-                starting_timestamp=source.starting_timestamp_s,
-                maximum_retry_attempts=source.maximum_retry_attempts,
-                report_batch_item_failures=source.report_batch_item_failures,
-            )
-            for function in self.deployment.functions
-            for source in function.event_sources
-        ]
-        target = self.target
-        arguments = {
-            "region_name": target.region,
-            **({"endpoint_url": target.endpoint_url} if target.endpoint_url else {}),
-            **target.keys,
-        }
-        return Runtime(
-            functions,
-            mappings,
-            client_factory=lambda: kinesis_client(**arguments),
-            service_client_factory=lambda service: service_client(service, **arguments),
-            log=self._write_log,
-        )
+        return runtime_on(self.target, self.deployment, self.deployment.functions, log=self._write_log)
 
     def _write_log(self, source: str, line: str) -> None:
         with contextlib.suppress(ValueError):  # a line that comes after the file was closed

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import boto3
@@ -17,7 +18,7 @@ import botocore.exceptions
 from botocore.config import Config
 
 from simulator.cloud.server import CloudProcess
-from simulator.deployment import Deployment
+from simulator.deployment import ConsumerSpec, Deployment
 
 
 class TargetError(Exception):
@@ -51,7 +52,11 @@ class Target:
 
 def local_target(cloud: CloudProcess, region: str) -> Target:
     """The embedded cloud, already started."""
-    url = cloud.endpoint_url
+    return replace(endpoint_target(cloud.endpoint_url, region), cloud=cloud)
+
+
+def endpoint_target(url: str, region: str) -> Target:
+    """An embedded cloud, or another emulator, that somebody else runs at ``url``; any credentials will do."""
     return Target(
         "local",
         region,
@@ -63,7 +68,6 @@ def local_target(cloud: CloudProcess, region: str) -> Target:
             "AWS_REGION": region,
             "AWS_DEFAULT_REGION": region,
         },
-        cloud,
     )
 
 
@@ -100,7 +104,7 @@ def reaching(target: Target, what: str) -> Iterator[None]:
 
 
 def provision(target: Target, deployment: Deployment) -> None:
-    """Create every stream, table, bucket and queue of ``deployment``, and wait until they can be used.
+    """Create every stream, consumer, table, bucket, queue and topic of ``deployment``, and wait until they can be used.
 
     :raises TargetError: when one cannot be created.
     """
@@ -110,6 +114,11 @@ def provision(target: Target, deployment: Deployment) -> None:
             kinesis.create_stream(StreamName=stream.name, ShardCount=stream.shard_count)
         for stream in deployment.streams:
             kinesis.get_waiter("stream_exists").wait(StreamName=stream.name, WaiterConfig={"Delay": 1})
+        for consumer in deployment.consumers:
+            kinesis.register_stream_consumer(StreamARN=consumer.stream_arn, ConsumerName=consumer.name)
+        for consumer in deployment.consumers:
+            while _consumer_status(kinesis, consumer) != "ACTIVE":
+                time.sleep(0.2)
     with reaching(target, "creating the table"):
         dynamodb = target.client("dynamodb")
         for table in deployment.tables:
@@ -127,6 +136,16 @@ def provision(target: Target, deployment: Deployment) -> None:
             sqs = target.client("sqs")
             for queue in deployment.queues:
                 sqs.create_queue(QueueName=queue.name)
+    if deployment.topics:
+        with reaching(target, "creating the topic"):
+            sns = target.client("sns")
+            for topic in deployment.topics:
+                sns.create_topic(Name=topic.name)
+
+
+def _consumer_status(kinesis: Any, consumer: ConsumerSpec) -> str:
+    found = kinesis.describe_stream_consumer(StreamARN=consumer.stream_arn, ConsumerName=consumer.name)
+    return str(found["ConsumerDescription"]["ConsumerStatus"])
 
 
 def require(target: Target, deployment: Deployment) -> None:

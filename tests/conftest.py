@@ -26,7 +26,7 @@ def _no_alleycat_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def cloud() -> Iterator[CloudProcess]:
-    with CloudProcess(settings=LimitSettings(reshard_seconds=0.0)) as process:
+    with CloudProcess(settings=LimitSettings(reshard_seconds=0.0, control_rate_factor=1000.0)) as process:
         yield process
 
 

@@ -228,9 +228,9 @@ FUNCTION = (
             "BatchSize must be a whole number from 1 to 10,000",
         ),
         (
-            stream("s") + FUNCTION + "            StartingPosition: LATEST\n            ParallelizationFactor: 2\n",
+            stream("s") + FUNCTION + "            StartingPosition: LATEST\n            ParallelizationFactor: 11\n",
             30,
-            "ParallelizationFactor is not acted on yet; leave it out",
+            "ParallelizationFactor must be a whole number from 1 to 10",
         ),
     ],
 )

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.cloud.errors import AwsError
-from simulator.cloud.kinesis import Kinesis, PutEntry, Stream
+from simulator.cloud.kinesis import Kinesis
 from simulator.cloud.kinesis_api import KinesisApi
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
+from simulator.cloud.resharding import update_shard_count
 from simulator.cloud.sequence import MAX_HASH_KEY
+from simulator.cloud.stream import PutEntry, Stream
 
 
 def stream(shards: int, **settings: Any) -> Stream:
@@ -38,7 +40,7 @@ def test_any_chain_of_reshards_covers_the_hash_keys_once(first: int, targets: li
         now += 1
         current = len(one.open_shards(now))
         try:
-            one.update_shard_count(target, now)
+            update_shard_count(one, target, now)
         except AwsError as error:
             assert error.code == "LimitExceededException"
             assert target > 2 * current or target < current / 2
@@ -65,11 +67,11 @@ def test_a_reshard_takes_its_time_and_writes_go_on() -> None:
         1 and 2                                      | take writes
     """
     one = stream(1)
-    one.update_shard_count(2, 1.0)
+    update_shard_count(one, 2, 1.0)
     assert one.status(30.9) == "UPDATING"
     assert one.put_records([PutEntry(b"x", "k")], 30.9)[0].ShardId == "shardId-000000000000"
     with pytest.raises(AwsError, match="not ACTIVE, instead in state UPDATING"):
-        one.update_shard_count(2, 30.9)
+        update_shard_count(one, 2, 30.9)
     assert one.status(31.0) == "ACTIVE"
     assert {shard.shard_id for shard in one.open_shards(31.0)} == {"shardId-000000000001", "shardId-000000000002"}
     assert one.put_records([PutEntry(b"x", "k")], 31.0)[0].ShardId != "shardId-000000000000"
@@ -78,10 +80,10 @@ def test_a_reshard_takes_its_time_and_writes_go_on() -> None:
 def test_ten_reshards_a_day() -> None:
     one = stream(2, reshard_seconds=0.0)
     for call in range(10):
-        one.update_shard_count(2 + call % 2, float(call))
+        update_shard_count(one, 2 + call % 2, float(call))
     with pytest.raises(AwsError, match="LimitExceededException"):
-        one.update_shard_count(2, 11.0)
-    one.update_shard_count(2, 86_400.0)
+        update_shard_count(one, 2, 11.0)
+    update_shard_count(one, 2, 86_400.0)
 
 
 # -- routing -------------------------------------------------------------------------------------------

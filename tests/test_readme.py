@@ -19,7 +19,7 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for
 
 def test_there_are_commands_and_the_first_screen_is_the_two() -> None:
     assert len(COMMANDS) >= 5
-    assert "$ make race\n$ make test\n" in README.partition("## Five")[0]
+    assert "$ make race\n$ make test\n" in README.partition("## Six")[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -30,7 +30,7 @@ def test_commands(command: str, tmp_path: Path) -> None:
     words = [
         {"1000": "20", "60s": "3s", "10s": "3s", "200": "20", "out/report": str(tmp_path)}.get(w, w) for w in words
     ]
-    if words[1] in ("race", "cloud"):
+    if words[1] in ("race", "cloud", "consume"):
         words += ["--port", "0"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from simulator.cli import main; main()", *words[1:]],

@@ -90,7 +90,7 @@ class FakeKinesis:
             raise self.errors[operation].pop(0)
 
     def list_shards(self, **request: Any) -> dict[str, Any]:
-        assert set(request) in ({"StreamName"}, {"NextToken"})
+        assert set(request) in ({"StreamARN"}, {"NextToken"})
         with self.lock:
             self._fail("list_shards")
             after = request.get("NextToken", "")
@@ -536,7 +536,7 @@ def test_a_client_that_cannot_be_made_is_one_clear_error(stage: Stage) -> None:
 
     function = FunctionConfig(name="F", handler="stream.batch", code_path=HERE)
     mapping = MappingConfig(name="m", function_name="F", stream_name="alleycat", stream_arn=ARN)
-    with pytest.raises(ConfigurationError, match="no Kinesis client could be made: You must specify a region"):
+    with pytest.raises(ConfigurationError, match="no client for the streams could be made: You must specify a region"):
         Runtime([function], [mapping], client_factory=no_client).start()
 
 
@@ -603,3 +603,30 @@ def test_our_client_leaves_records_as_the_wire_has_them_and_does_not_retry() -> 
         assert _Endpoint.calls == 1
         client.close()
         server.shutdown()
+
+
+def test_records_that_expired_are_passed_over_and_told(stage: Stage) -> None:
+    stage.kinesis.put(S0, "first")
+    first = stage.runtime(state_dir=True)
+    catch_up(first)
+    first.stop()
+    stage.kinesis.errors["get_shard_iterator"] = [client_error("TrimmedDataAccessException")]
+    stage.kinesis.put(S0, "second")
+    second = stage.runtime(state_dir=True)
+    catch_up(second)
+    assert [position["ShardIteratorType"] for position in stage.kinesis.positions] == ["TRIM_HORIZON"] * 2
+    error = shard_of(second).last_error
+    assert error is not None
+    assert error.message == "this is TrimmedDataAccessException Reading goes on at the oldest record."
+
+
+def test_a_throttled_listing_is_asked_again(stage: Stage) -> None:
+    stage.kinesis.put(S0, "data")
+    stage.kinesis.errors["list_shards"] = [client_error("LimitExceededException", "ListShards")]
+    runtime = stage.runtime()
+    catch_up(runtime)
+    mapping = runtime.statistics().mappings["m"]
+    assert mapping.status == "running"
+    assert mapping.last_error is not None
+    assert mapping.last_error.type == "LimitExceededException"
+    assert stage.data() == ["data"]

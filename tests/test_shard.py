@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from simulator.cloud.limits import KIB, MIB, LimitSettings
 from simulator.cloud.sequence import MAX_HASH_KEY
 from simulator.cloud.shard import Shard, whole_kib
-from simulator.cloud.shard_log import SEGMENT_RECORDS, ShardLog
+from simulator.cloud.shard_log import ShardLog
 
 
 def shard(now: float = 0.0, **settings: float) -> Shard:
@@ -170,12 +170,17 @@ def test_trimming_drops_old_segments_and_keeps_positions() -> None:
     for second in range(20):
         log.append([b"x" * 10] * 1000, ["k"] * 1000, second * 1000)
     dropped = log.trim(10_000)
-    assert dropped % SEGMENT_RECORDS == 0
-    assert 0 < dropped <= 10_000
+    assert dropped == 10_000
     assert log.first == dropped
     assert log.bytes_stored == (20_000 - dropped) * 10
     assert next(log.read(0, 1, 10**6)).position == dropped
+    assert log.trim(10_000) == 0
     assert log.append([b"y"], ["k"], 20_000) == 20_000
+    assert log.trim(20_001) == 10_001
+    assert (log.first, log.bytes_stored) == (20_001, 0)
+    assert list(log.read(0, 10, 100)) == []
+    assert log.append([b"z"], ["k"], 21_000) == 20_001
+    assert [(one.position, one.data) for one in log.read(0, 10, 100)] == [(20_001, b"z")]
     with pytest.raises(IndexError):
         log.arrival_ms_at(0)
 

@@ -104,7 +104,10 @@ def test_a_byte_order_mark_is_no_trouble(tmp_path: Path) -> None:
         (STREAM + "  B:\n    Type: AWS::S3::Bucket\n    Properties: text  #<<\n", "Properties must be a mapping"),
         (STREAM + "  B:\n    Type: AWS::S3::Bucket\n    DependsOn: C  #<<\n", "DependsOn names no resource: C"),
         (STREAM + "  B:\n    Type: AWS::S3::Bucket\n    Condition: C  #<<\n", "there is no condition C"),
-        (STREAM + "  T:  #<<\n    Type: AWS::SNS::Topic\n", "AWS::SNS::Topic is not supported; remove it, or use one"),
+        (
+            STREAM + "  T:  #<<\n    Type: AWS::Events::Rule\n",
+            "AWS::Events::Rule is not supported; remove it, or use one",
+        ),
         (STREAM + "Outputs:\n  X: {Description: x}  #<<\n", "the output X has no Value"),
     ],
 )
@@ -114,7 +117,7 @@ def test_errors_of_the_frame_name_their_line(tmp_path: Path, text: str, says: st
 
 def test_an_unsupported_type_lists_the_supported_ones(tmp_path: Path) -> None:
     error = fails(
-        tmp_path, "Resources:\n  T:  #<<\n    Type: AWS::SNS::Topic\n", "T: the resource type AWS::SNS::Topic"
+        tmp_path, "Resources:\n  T:  #<<\n    Type: AWS::Events::Rule\n", "T: the resource type AWS::Events::Rule"
     )
     for kind in ("AWS::Kinesis::Stream", "AWS::Serverless::SimpleTable", "AWS::Lambda::EventSourceMapping"):
         assert kind in error.advice
@@ -146,6 +149,8 @@ Resources:
       StreamSpecification: {StreamViewType: KEYS_ONLY}
   Bucket: {Type: AWS::S3::Bucket}
   Queue: {Type: AWS::SQS::Queue}
+  Topic: {Type: AWS::SNS::Topic}
+  Fan: {Type: AWS::Kinesis::StreamConsumer, Properties: {ConsumerName: fan, StreamARN: !GetAtt Stream.Arn}}
   Absent: {Type: AWS::S3::Bucket, Condition: Never}
   Role: {Type: AWS::IAM::Role}
 Outputs:
@@ -176,6 +181,13 @@ def value_of(folder: Path, expression: str, **arguments: Any) -> Any:
         ("!Ref Queue", "https://sqs.us-east-1.amazonaws.com/123456789012/alleycat-Queue"),
         ("!GetAtt Queue.Arn", "arn:aws:sqs:us-east-1:123456789012:alleycat-Queue"),
         ("!GetAtt Queue.QueueName", "alleycat-Queue"),
+        ("!Ref Topic", "arn:aws:sns:us-east-1:123456789012:alleycat-Topic"),
+        ("!GetAtt Topic.TopicArn", "arn:aws:sns:us-east-1:123456789012:alleycat-Topic"),
+        ("!GetAtt Topic.TopicName", "alleycat-Topic"),
+        ("!Ref Fan", "arn:aws:kinesis:us-east-1:123456789012:stream/races/consumer/fan:0"),
+        ("!GetAtt Fan.ConsumerARN", "arn:aws:kinesis:us-east-1:123456789012:stream/races/consumer/fan:0"),
+        ("!GetAtt Fan.ConsumerName", "fan"),
+        ("!GetAtt Fan.StreamARN", "arn:aws:kinesis:us-east-1:123456789012:stream/races"),
         ("!GetAtt Role.Arn", "arn:aws:iam::123456789012:role/alleycat-Role"),
         ("!Ref AWS::Region", "us-east-1"),
         ("!Ref AWS::AccountId", "123456789012"),

@@ -203,12 +203,24 @@ def test_global_lists_come_first() -> None:
 
 # -- properties ----------------------------------------------------------------------------------------
 
+TABLE_EVENT = EVENT.replace("  Stream: {Type: AWS::Kinesis::Stream, Properties: {ShardCount: 1}}", """\
+  Table:
+    Type: AWS::DynamoDB::Table
+    Properties: {BillingMode: PAY_PER_REQUEST, KeySchema: [{AttributeName: PK, KeyType: HASH}],
+      AttributeDefinitions: [{AttributeName: PK, AttributeType: S}], StreamSpecification: {StreamViewType: NEW_IMAGE}}
+""".rstrip()).replace("Type: Kinesis\n", "Type: DynamoDB\n").replace("Stream.Arn", "Table.StreamArn")  # fmt: skip
+CONSUMER_EVENT = EVENT.replace("  Work:\n", """\
+  Fan: {Type: AWS::Kinesis::StreamConsumer, Properties: {ConsumerName: fan, StreamARN: !GetAtt Stream.Arn}}
+  Work:
+""").replace("Stream: !GetAtt Stream.Arn", "Stream: !GetAtt Fan.ConsumerARN")  # fmt: skip
+
 MAPPING_RANGES = {
     # name of the property: field of EventSourceSpec
     "BatchSize": "batch_size",
     "MaximumBatchingWindowInSeconds": "batching_window_s",
     "TumblingWindowInSeconds": "tumbling_window_s",
     "MaximumRetryAttempts": "maximum_retry_attempts",
+    "ParallelizationFactor": "parallelization_factor",
 }
 
 
@@ -226,28 +238,46 @@ def test_ranges_of_an_event_source_are_lambdas(tmp_path: Path, name: str) -> Non
         fails(tmp_path, EVENT + f"            {name}: {value}  #<<\n", f"{name} must be a ")
 
 
-@pytest.mark.parametrize(("name", "high"), [("ParallelizationFactor", 10), ("MaximumRecordAgeInSeconds", 604_800)])
-def test_what_is_not_acted_on_yet_is_still_checked(tmp_path: Path, name: str, high: int) -> None:
-    limits = service_model("lambda", "CreateEventSourceMapping").members[name].metadata
-    assert limits["max"] == high
-    fails(tmp_path, EVENT + f"            {name}: {high + 1}  #<<\n", f"{name} must be a whole number")
-    fails(tmp_path, EVENT + f"            {name}: {high}  #<<\n", f"{name} is not acted on yet")
+def test_a_record_age_is_for_ever_or_at_least_a_minute(tmp_path: Path) -> None:
+    name = "MaximumRecordAgeInSeconds"
+    high = service_model("lambda", "CreateEventSourceMapping").members[name].metadata["max"]
+    for value in (-1, 60, high):
+        (source,) = load(tmp_path, EVENT + f"            {name}: {value}\n").functions[0].event_sources
+        assert source.maximum_record_age_s == value
+    for value in (-2, high + 1):
+        fails(tmp_path, EVENT + f"            {name}: {value}  #<<\n", f"{name} must be a whole number")
 
 
 @pytest.mark.parametrize(
-    ("setting", "key"),
+    ("setting", "field", "value", "words"),
     [
-        ("ParallelizationFactor: 2", "ParallelizationFactor"),
-        ("MaximumRecordAgeInSeconds: 60", "MaximumRecordAgeInSeconds"),
-        ("BisectBatchOnFunctionError: true", "BisectBatchOnFunctionError"),
-        ("FilterCriteria: {Filters: [{Pattern: '{}'}]}", "FilterCriteria"),
-        ("DestinationConfig: {OnFailure: {Destination: arn}}", "DestinationConfig"),
+        ("ParallelizationFactor: 2", "parallelization_factor", 2, "2 at a time"),
+        ("MaximumRecordAgeInSeconds: 60", "maximum_record_age_s", 60, "records up to 60 s old"),
+        ("BisectBatchOnFunctionError: true", "bisect_batch_on_function_error", True, "failed batches halved"),
+        ("FilterCriteria: {Filters: [{Pattern: '{}'}, {Pattern: x}]}", "filter_patterns", ("{}", "x"), "filtered"),
+        (
+            "DestinationConfig: {OnFailure: {Destination: 'arn:aws:sqs:r:1:q'}}",
+            "on_failure_destination",
+            "arn:aws:sqs:r:1:q",
+            "failures to arn:aws:sqs:r:1:q",
+        ),
     ],
 )
-def test_what_is_not_acted_on_yet_is_refused(tmp_path: Path, setting: str, key: str) -> None:
-    error = fails(tmp_path, EVENT + f"            {setting}  #<<\n", "is not acted on yet")
-    assert key in str(error)
-    assert error.advice.startswith("leave it out, or at ")
+def test_settings_of_failures_and_concurrency(tmp_path: Path, setting: str, field: str, value: Any, words: str) -> None:
+    found = load(tmp_path, EVENT + f"            {setting}\n")
+    (source,) = found.functions[0].event_sources
+    assert getattr(source, field) == value
+    assert words in " ".join(shown(found, 300).split())
+
+
+def test_a_destination_may_be_a_topic_of_the_template(tmp_path: Path) -> None:
+    setting = "            DestinationConfig: {OnFailure: {Destination: !Ref Failures}}\n"
+    found = load(tmp_path, EVENT + setting + "  Failures: {Type: AWS::SNS::Topic, Properties: {TopicName: failures}}\n")
+    (source,) = found.functions[0].event_sources
+    assert source.on_failure_destination == "arn:aws:sns:us-east-1:123456789012:failures"
+    assert [topic.name for topic in found.topics] == ["failures"]
+    wrong = setting.replace("!Ref Failures", "somewhere").replace("\n", "  #<<\n")
+    fails(tmp_path, EVENT + wrong, "Destination 'somewhere' is not supported; give the ARN of a queue, topic or bucket")
 
 
 @pytest.mark.parametrize(
@@ -273,6 +303,70 @@ def test_a_mapping_that_is_not_enabled_feeds_nothing_and_is_listed(tmp_path: Pat
     assert [(one.what, one.reason) for one in found.ignored] == [("Work.Events.Telemetry", "it is not enabled")]
 
 
+def test_the_stream_of_a_table_is_an_event_source(tmp_path: Path) -> None:
+    found = load(tmp_path, TABLE_EVENT)
+    (source,) = found.functions[0].event_sources
+    assert (source.kind, source.source_name, source.consumer_name) == ("DynamoDB", "alleycat-Table", None)
+    assert (source.batch_size, source.starting_position) == (100, "LATEST")
+    assert found.ignored == ()
+    assert "from the stream of alleycat-Table" in shown(found)
+
+
+def test_a_registered_consumer_is_an_event_source(tmp_path: Path) -> None:
+    found = load(tmp_path, CONSUMER_EVENT)
+    (source,) = found.functions[0].event_sources
+    assert (source.kind, source.source_name, source.consumer_name) == ("Kinesis", "alleycat-Stream", "fan")
+    (consumer,) = found.consumers
+    assert (consumer.arn, consumer.stream_arn) == (source.source_arn, found.streams[0].arn)
+    assert "from alleycat-Stream as fan" in shown(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "replaced", "by", "says"),
+    [
+        (EVENT, "Type: Kinesis", "Type: DynamoDB", "stream/alleycat-Stream is not supported; use a Kinesis stream"),
+        (
+            TABLE_EVENT,
+            "Type: DynamoDB\n          Prop",
+            "Type: Kinesis\n          Prop",
+            "is not supported; use a Kinesis",
+        ),
+        (
+            TABLE_EVENT,
+            "!GetAtt Table.StreamArn",
+            "arn:aws:dynamodb:r:1:table/t/stream/x",
+            "is not a stream of this temp",
+        ),
+        (TABLE_EVENT, "LATEST", "AT_TIMESTAMP", "StartingPosition must be TRIM_HORIZON or LATEST, not"),
+        (TABLE_EVENT, "LATEST", "LATEST\n            BatchSize: 10001", "BatchSize must be a whole number from 1 to"),
+        (TABLE_EVENT, ", StreamSpecification: {StreamViewType: NEW_IMAGE}", "", "has no attribute StreamArn"),
+        (CONSUMER_EVENT, "Fan.ConsumerARN", "Fan.Arn", "Fan (AWS::Kinesis::StreamConsumer) has no attribute Arn"),
+        (CONSUMER_EVENT, ", StreamARN: !GetAtt Stream.Arn", "", "Fan: StreamARN is missing"),
+        (CONSUMER_EVENT, "ConsumerName: fan, ", "", "Fan: ConsumerName is missing"),
+        (CONSUMER_EVENT, "StreamARN: !GetAtt Stream.Arn", "StreamARN: !Sub '${Stream.Arn}s'", "Fan: arn:aws:kinesis:"),
+        (EVENT, "!GetAtt Stream.Arn", "!Sub '${Stream.Arn}/consumer/c:1'", "is not a stream of this template"),
+    ],
+)
+def test_refused_event_sources(tmp_path: Path, text: str, replaced: str, by: str, says: str) -> None:
+    assert replaced in text
+    assert fails(tmp_path, text.replace(replaced, by), says).line
+
+
+def test_event_source_mappings_take_what_sams_events_take(tmp_path: Path) -> None:
+    for event, kind in ((TABLE_EVENT, "DynamoDB"), (CONSUMER_EVENT, "Kinesis")):
+        arn = event.partition("            Stream: ")[2].partition("\n")[0]
+        text = (
+            event.partition("      Events:")[0]
+            + f"""\
+  Mapping:
+    Type: AWS::Lambda::EventSourceMapping
+    Properties: {{FunctionName: !Ref Work, EventSourceArn: {arn}, StartingPosition: TRIM_HORIZON}}
+"""
+        )
+        (source,) = load(tmp_path, text).functions[0].event_sources
+        assert (source.name, source.kind) == ("Mapping", kind)
+
+
 def test_a_start_at_a_time(tmp_path: Path) -> None:
     text = EVENT.replace("LATEST", "AT_TIMESTAMP") + "            StartingPositionTimestamp: 1620240672.5\n"
     assert load(tmp_path, text).functions[0].event_sources[0].starting_timestamp_s == 1620240672.5
@@ -288,10 +382,8 @@ def test_a_start_at_a_time(tmp_path: Path) -> None:
         (EVENT + "            MaximumRecordAgeInSeconds: 30  #<<\n", "must be -1 or from 60"),
         (EVENT + "            Enabled: perhaps  #<<\n", "Enabled must be true or false, not 'perhaps'"),
         (EVENT.replace("Type: Kinesis\n", "Type: SQS  #<<\n"), "an event of type SQS is not supported"),
-        (EVENT.replace("Type: Kinesis\n", "Type: DynamoDB  #<<\n"), "an event of type DynamoDB is not acted on yet"),
-        (EVENT.replace("!GetAtt Stream.Arn", "arn:aws:dynamodb:r:1:table/t/stream/x  #<<"), "not acted on yet"),
         (EVENT.replace("!GetAtt Stream.Arn", "!Ref Stream  #<<"), "the event source alleycat-Stream is not supported"),
-        (EVENT.replace("!GetAtt Stream.Arn", "!Sub '${Stream.Arn}/consumer/c:1'  #<<"), "is not supported"),
+        (EVENT.replace("!GetAtt Stream.Arn", "!Sub '${Stream.Arn}/consumer/c'  #<<"), "is not supported"),
         (
             EVENT.replace("  Work:\n", "  Work:  #<<\n").replace("!GetAtt Stream.Arn", "!Sub '${Stream.Arn}s'"),
             "is not a stream of this template; declare the stream",

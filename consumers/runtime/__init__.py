@@ -1,4 +1,4 @@
-"""Runs Lambda handlers on this machine as Lambda's event source mapping for Kinesis does.
+"""Runs Lambda handlers on this machine as Lambda's event source mappings for streams do.
 
 ::
 
@@ -8,10 +8,11 @@
         while not runtime.caught_up(finish):
             time.sleep(0.2)
 
-The stream may be AWS's or an emulator's: the runtime speaks boto3 and nothing else.
+A stream is one of Kinesis or a table's; it may be AWS's or an emulator's: the runtime speaks boto3 and nothing else.
 """
 
-from consumers.runtime.client import kinesis_client
+from consumers.runtime.client import dynamodb_streams_client, kinesis_client
+from consumers.runtime.cold_start import cold_start_problem
 from consumers.runtime.config import Backoff, FunctionConfig, MappingConfig, RuntimeSettings
 from consumers.runtime.destinations import service_client
 from consumers.runtime.errors import CheckpointError, ConfigurationError, RuntimeFault
@@ -41,6 +42,8 @@ __all__ = [
     "RuntimeSettings",
     "RuntimeStatistics",
     "ShardStatistics",
+    "cold_start_problem",
+    "dynamodb_streams_client",
     "kinesis_client",
     "service_client",
 ]

@@ -1,4 +1,4 @@
-"""A boto3 client for Kinesis that reads cheaply and fails fast."""
+"""boto3 clients for streams that read cheaply and fail fast."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ MAX_POOL_CONNECTIONS = 50
 
 
 def kinesis_client(**arguments: Any) -> Any:
+    """A client for Kinesis streams; see :func:`stream_client`."""
+    return stream_client("kinesis", **arguments)
+
+
+def dynamodb_streams_client(**arguments: Any) -> Any:
+    """A client for the streams of tables; see :func:`stream_client`."""
+    return stream_client("dynamodbstreams", **arguments)
+
+
+def stream_client(service: str, **arguments: Any) -> Any:
     """A client of the default boto3 session; ``arguments`` go to ``session.client`` (``endpoint_url``, ...).
 
     Two settings differ from boto3's. Its parser leaves the data of records as base64 text and their timestamps as
@@ -26,4 +36,4 @@ def kinesis_client(**arguments: Any) -> Any:
         retries={"mode": "standard", "total_max_attempts": 1},
         max_pool_connections=MAX_POOL_CONNECTIONS,
     ).merge(arguments.pop("config", None) or Config())
-    return boto3.Session(botocore_session=session).client("kinesis", config=config, **arguments)
+    return boto3.Session(botocore_session=session).client(service, config=config, **arguments)

@@ -72,13 +72,15 @@ class FunctionConfig:
 class MappingConfig:
     """One event source mapping: a stream and the function that its batches go to.
 
-    ``name`` names the checkpoint file, so it must stay the same for a restart to resume. ``starting_timestamp``
-    is in seconds since the epoch and goes with AT_TIMESTAMP. ``maximum_retry_attempts=-1`` is for ever, and
-    ``maximum_record_age_s=-1`` (MaximumRecordAgeInSeconds) is until the stream's retention ends.
+    ``name`` names the checkpoint file, so it must stay the same for a restart to resume. ``stream_arn`` is the ARN
+    of a Kinesis stream, of one of its registered consumers (enhanced fan-out), or of a table's stream; in the last
+    case ``source_kind`` is DynamoDB. ``starting_timestamp`` is in seconds since the epoch and goes with AT_TIMESTAMP.
+    ``maximum_retry_attempts=-1`` is for ever, and ``maximum_record_age_s=-1`` (MaximumRecordAgeInSeconds) is until the
+    stream's retention ends.
 
     ``filter_patterns`` are the Pattern texts of FilterCriteria; a record that matches none is not sent.
     ``on_failure_destination`` is the ARN of an SQS queue, an SNS topic or an S3 bucket, which gets a document about
-    each batch that is given up. For ``source_kind`` DynamoDB, the stream's ARN is the table's stream's.
+    each batch that is given up.
     """
 
     name: str
@@ -102,7 +104,7 @@ class MappingConfig:
     def __post_init__(self) -> None:
         who = f"mapping {self.name!r}"
         _require(bool(self.name), "a mapping needs a name")
-        _require(len(self.stream_arn.split(":", 5)) == 6, f"{who}: stream_arn {self.stream_arn!r} is not an ARN")
+        _require(self.stream_arn.count(":") >= 5, f"{who}: stream_arn {self.stream_arn!r} is not an ARN")
         ranges: tuple[tuple[str, float, float], ...] = (
             ("batch_size", 1, 10_000),
             ("batching_window_s", 0, 300),
@@ -133,6 +135,10 @@ class MappingConfig:
         _require(
             kind == "Kinesis" or self.starting_position != "AT_TIMESTAMP",
             f"{who}: a DynamoDB stream cannot be read from AT_TIMESTAMP",
+        )
+        _require(
+            (kind == "DynamoDB") == (self.stream_arn.split(":")[2] == "dynamodb"),
+            f"{who}: stream_arn {self.stream_arn!r} does not go with source_kind {kind}",
         )
         self._check_filters(who)
         if self.on_failure_destination is not None:
@@ -190,6 +196,7 @@ class RuntimeSettings:
 
     ``poll_interval_s``: Lambda's base rate, once a second a shard (published). ``catch_up_interval_s``: between
     polls while there is more to read; a shard answers 5 calls/s, so faster would only be refused.
+    ``dynamodb_poll_interval_s``: four times a second a shard of a table's stream (published).
     ``window_close_grace_s``: a window whose records have stopped is closed by the first empty poll at the tip that
     began this long after the window's end; it covers the propagation delay of a put (AWS: 70 to 200 ms on average)
     and some clock skew. Lambda takes up to 120 s, which is the upper bound here. ``retry``: a failed batch is
@@ -202,6 +209,7 @@ class RuntimeSettings:
 
     poll_interval_s: float = 1.0
     catch_up_interval_s: float = 0.2
+    dynamodb_poll_interval_s: float = 0.25
     get_records_limit: int = 10_000
     list_shards_interval_s: float = 10.0
     window_close_grace_s: float = 0.5
@@ -218,6 +226,7 @@ class RuntimeSettings:
             f"window_close_grace_s must be in 0..{WINDOW_CLOSE_MAX_S}, got {grace}",
         )
         _require(self.poll_interval_s > 0, f"poll_interval_s must be > 0, got {self.poll_interval_s}")
+        _require(self.dynamodb_poll_interval_s > 0, "dynamodb_poll_interval_s must be > 0")
         _require(self.catch_up_interval_s > 0, f"catch_up_interval_s must be > 0, got {self.catch_up_interval_s}")
         _require(self.destination_attempts >= 1, f"destination_attempts must be >= 1, got {self.destination_attempts}")
         ahead = self.read_ahead_max_records

@@ -1,4 +1,4 @@
-"""The event a function receives for a Kinesis batch, as Lambda builds it.
+"""The event a function receives for a batch of a Kinesis or DynamoDB stream, as Lambda builds it.
 
 A record is encoded once, when it is read: its size then counts exactly towards Lambda's payload limit, a retry
 encodes nothing, and an event is a join of bytes.
@@ -6,9 +6,10 @@ encodes nothing, and an event is a join of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -83,6 +84,18 @@ class EventBuilder:
         )
         return Record(sequence_number, arrival_s, _encode(entry), partition_key)
 
+    def dynamodb_record(self, record: Mapping[str, Any], created_s: float) -> Record:
+        """``record`` as DynamoDB Streams returns it, binary attributes in base64 (or bytes, which become that).
+
+        ``created_s`` is its ApproximateCreationDateTime, which the event has as a number.
+        """
+        change = dict(record["dynamodb"])
+        change["ApproximateCreationDateTime"] = int(created_s) if created_s.is_integer() else created_s
+        entry = {name: record[name] for name in _DYNAMODB_MEMBERS if name in record}
+        entry |= {"dynamodb": change, "eventSourceARN": self._arn}
+        keys = _encode(dict(sorted(change.get("Keys", {}).items()))).decode()
+        return Record(change["SequenceNumber"], created_s, _encode(entry), keys)
+
     def window_members(self, window: Window, state: bytes, *, is_final: bool, is_early: bool) -> bytes:
         """The members that a tumbling window adds to the event; ``state`` is JSON."""
         return _encode(
@@ -102,6 +115,7 @@ def iso_utc(epoch_s: int) -> str:
     return datetime.fromtimestamp(epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+_DYNAMODB_MEMBERS = ("eventID", "eventName", "eventVersion", "eventSource", "awsRegion", "userIdentity")
 _HEAD = b'{"Records":['
 
 

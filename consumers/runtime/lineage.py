@@ -12,11 +12,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ShardInfo:
-    """One shard as ListShards describes it; ``parents`` are its parent and adjacent parent, if any."""
+    """One shard as it is listed; ``parents`` are its parent and adjacent parent, if any.
+
+    ``starting_sequence_number`` never changes in the life of a shard, and no record of it has a smaller one.
+    """
 
     shard_id: str
     parents: tuple[str, ...]
     is_open: bool
+    starting_sequence_number: str = "0"
+
+    def is_other_than(self, sequence_number: str | None, is_finished: bool) -> bool:
+        """Whether a shard of this name that was read up to ``sequence_number``, or to its end, was another one.
+
+        That is so when its stream was deleted and created again: shards are then numbered from 0 once more.
+        """
+        if is_finished and self.is_open:
+            return True
+        return sequence_number is not None and int(sequence_number) < int(self.starting_sequence_number)
 
 
 class Lineage:
@@ -33,6 +46,11 @@ class Lineage:
 
     def on_started(self, shard_id: str) -> None:
         self._started.add(shard_id)
+
+    def on_replaced(self, shard_ids: Iterable[str]) -> None:
+        """These shards are others than before: neither started nor finished."""
+        self._started.difference_update(shard_ids)
+        self._finished.difference_update(shard_ids)
 
     def on_finished(self, shard_id: str) -> None:
         """The shard is closed and drained."""

@@ -1,21 +1,24 @@
 """An event source mapping: finds a stream's shards and reads each on a thread, parents before children.
 
 One thread per mapping lists the shards at the start, whenever a shard ends, and every ten seconds. It survives a
-stream that is missing or does not answer, and tells so in its statistics.
+stream that is missing or does not answer, and tells so in its statistics. When the stream was deleted and created
+again under its name, the checkpoints are of no use any more: the new stream is read from its oldest record (or its
+starting timestamp), and that is told too.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from threading import Event, Lock, Thread
-from typing import Any
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from consumers.runtime.checkpoints import ShardCheckpoint
 from consumers.runtime.lineage import Lineage, ShardInfo
 from consumers.runtime.shard_poller import MappingContext, ShardPoller
+from consumers.runtime.sources import SourceError
 from consumers.runtime.statistics import Failure, MappingStatistics
+
+STREAM_REPLACED = "Alleycat.StreamReplaced"
 
 
 class EventSourceMapping:
@@ -81,10 +84,9 @@ class EventSourceMapping:
                 self._discover()
                 self._failures = 0
                 self._status = "running"
-            except ClientError as error:
-                pause_s = self._failed("unreachable", error.response["Error"]["Code"], str(error))
-            except BotoCoreError as error:
-                pause_s = self._failed("unreachable", type(error).__name__, str(error))
+            except SourceError as error:
+                status = "throttled" if error.problem == "throttled" else "unreachable"
+                pause_s = self._failed(status, error.code, error.message)
             except Exception as error:
                 pause_s = self._failed("crashed", type(error).__name__, str(error))
             # A shard that ended in the meantime has set the event.
@@ -98,14 +100,16 @@ class EventSourceMapping:
         if self._last_error is None or self._last_error.type != error_type or self._failures == 1:
             self._context.log(self._context.mapping.name, f"{error_type}: {message}")
         self._last_error = Failure(now, error_type, message)
-        return self._context.settings.unreachable.delay_s(self._failures)
+        settings = self._context.settings
+        return (settings.throttled if status == "throttled" else settings.unreachable).delay_s(self._failures)
 
     def _discover(self) -> None:
         """List the shards and start those that may be read."""
         context = self._context
         with self._lock:
             ended = self._ended_count
-        shards = self._list_shards()
+        shards = context.source.list_shards()
+        self._replace(shards)
         start_at_latest = self._is_new and context.mapping.starting_position == "LATEST"
         if start_at_latest:
             for shard in shards:
@@ -120,7 +124,13 @@ class EventSourceMapping:
         if expired:
             context.checkpoints.forget(expired)
         for shard_id in startable:
-            poller = ShardPoller(context, shard_id, start_at_latest=start_at_latest, on_finished=self._shard_finished)
+            poller = ShardPoller(
+                context,
+                shard_id,
+                start_at_latest=start_at_latest,
+                on_finished=self._shard_finished,
+                on_gone=self.wake,
+            )
             with self._lock:
                 self._pollers[shard_id] = poller
                 self._lineage.on_started(shard_id)
@@ -129,24 +139,39 @@ class EventSourceMapping:
             self._ended_count_listed = ended
         self._is_new = False
 
-    def _list_shards(self) -> list[ShardInfo]:
-        client, shards = self._context.client, []
-        request: dict[str, Any] = {"StreamName": self._context.mapping.stream_name}
-        while True:
-            page = client.list_shards(**request)
-            shards += [_shard_info(shard) for shard in page["Shards"]]
-            token = page.get("NextToken")
-            if not token:
-                return shards
-            request = {"NextToken": token}
+    def _replace(self, shards: Sequence[ShardInfo]) -> None:
+        """Forget the shards of a stream that was deleted, when ``shards`` are those of another with its name."""
+        context, known = self._context, self._context.checkpoints.all()
+        others = [
+            shard.shard_id
+            for shard in shards
+            if (old := known.get(shard.shard_id)) and shard.is_other_than(old.sequence_number, old.finished)
+        ]
+        if not others:
+            return
+        listed = {shard.shard_id for shard in shards}
+        with self._lock:
+            gone = {
+                name: self._pollers.pop(name) for name in list(self._pollers) if name in others or name not in listed
+            }
+        for poller in gone.values():
+            poller.abandon()
+        # A running invocation ends first, so that its checkpoint is not set after it was forgotten.
+        while not context.stopping.is_set() and not all(poller.join(0.1) for poller in gone.values()):
+            pass
+        if context.stopping.is_set():
+            return
+        context.checkpoints.forget({*others, *(known.keys() - listed)})
+        with self._lock:
+            self._lineage.on_replaced({*others, *gone, *known})
+            for shard_id in self._pollers:
+                self._lineage.on_started(shard_id)
+        message = f"{context.mapping.stream_name} was deleted and created again; it is read from its beginning"
+        self._last_error = Failure(context.clock(), STREAM_REPLACED, message)
+        context.log(context.mapping.name, f"{STREAM_REPLACED}: {message}")
 
     def _shard_finished(self, shard_id: str) -> None:
         with self._lock:
             self._lineage.on_finished(shard_id)
             self._ended_count += 1
         self._wake.set()
-
-
-def _shard_info(shard: dict[str, Any]) -> ShardInfo:
-    parents = tuple(shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if shard.get(name))
-    return ShardInfo(shard["ShardId"], parents, "EndingSequenceNumber" not in shard["SequenceNumberRange"])

@@ -14,22 +14,24 @@ import msgspec
 from botocore.exceptions import BotoCoreError
 
 from consumers.runtime.checkpoints import Checkpoints
-from consumers.runtime.client import kinesis_client
+from consumers.runtime.client import dynamodb_streams_client, kinesis_client
 from consumers.runtime.config import FunctionConfig, MappingConfig, RuntimeSettings
 from consumers.runtime.destinations import ClientFactory, Destination, service_client
 from consumers.runtime.errors import ConfigurationError
 from consumers.runtime.function import Function, InvokeResult
 from consumers.runtime.mapping import EventSourceMapping
 from consumers.runtime.shard_poller import MappingContext
+from consumers.runtime.sources import Clients, source_of
 from consumers.runtime.statistics import FunctionMeter, RuntimeStatistics
 
 _KILLED_S = 5.0
 
 
 class Runtime:
-    """Drives functions from Kinesis streams as Lambda's event source mappings do.
+    """Drives functions from Kinesis and DynamoDB streams as Lambda's event source mappings do.
 
-    ``client_factory`` makes a boto3 Kinesis client; all threads share it, and :meth:`stop` closes it.
+    ``client_factory`` makes a boto3 Kinesis client and ``dynamodb_client_factory`` one for DynamoDB Streams, each when
+    a mapping needs it; all threads share them, and :meth:`stop` closes them.
     ``state_dir`` keeps checkpoints, so that the next runtime with the same mapping names resumes; None keeps them
     in memory. ``log`` is called with ``(source, line)`` from several threads: what functions print, and what goes
     wrong. ``service_client_factory`` makes the boto3 clients that on-failure destinations need, by service name.
@@ -47,6 +49,7 @@ class Runtime:
         mappings: Sequence[MappingConfig],
         *,
         client_factory: Callable[[], Any] = kinesis_client,
+        dynamodb_client_factory: Callable[[], Any] = dynamodb_streams_client,
         service_client_factory: ClientFactory = service_client,
         state_dir: Path | None = None,
         settings: RuntimeSettings | None = None,
@@ -65,7 +68,7 @@ class Runtime:
         self._functions = {function.name: Function(function, log=log) for function in functions}
         self._meters = {function.name: FunctionMeter(function.name) for function in functions}
         self._configs = list(mappings)
-        self._client_factory = client_factory
+        self._clients = Clients({"kinesis": client_factory, "dynamodbstreams": dynamodb_client_factory})
         self._service_client_factory = service_client_factory
         self._destinations: dict[str, Destination] = {}
         self._state_dir = state_dir
@@ -73,7 +76,6 @@ class Runtime:
         self._clock = clock
         self._log = log or (lambda source, line: None)
         self._stopping = Event()
-        self._client: Any = None
         self._mappings: dict[str, EventSourceMapping] = {}
 
     def start(self) -> None:
@@ -87,36 +89,30 @@ class Runtime:
         if not self._configs:
             return
         try:
-            client = self._client = self._client_factory()
+            mappings = {config.name: EventSourceMapping(self._context(config)) for config in self._configs}
         except BotoCoreError as error:
-            raise ConfigurationError(f"no Kinesis client could be made: {error}") from error
-        self._destinations = {
-            config.name: Destination(
-                config, self._functions[config.function_name].config.arn, self._service_client_factory
-            )
-            for config in self._configs
-            if config.on_failure_destination is not None
-        }
-        mappings = {
-            config.name: EventSourceMapping(
-                MappingContext(
-                    mapping=config,
-                    settings=self._settings,
-                    client=client,
-                    function=self._functions[config.function_name],
-                    meter=self._meters[config.function_name],
-                    checkpoints=Checkpoints(config.name, config.stream_arn, self._state_dir),
-                    clock=self._clock,
-                    stopping=self._stopping,
-                    log=self._log,
-                    destination=self._destinations.get(config.name),
-                )
-            )
-            for config in self._configs
-        }
+            raise ConfigurationError(f"no client for the streams could be made: {error}") from error
         self._mappings = mappings
         for mapping in mappings.values():
             mapping.start()
+
+    def _context(self, config: MappingConfig) -> MappingContext:
+        source = source_of(config, self._clients, self._settings, self._clock)
+        function = self._functions[config.function_name]
+        if config.on_failure_destination is not None:
+            self._destinations[config.name] = Destination(config, function.config.arn, self._service_client_factory)
+        return MappingContext(
+            mapping=config,
+            settings=source.paced(self._settings),
+            source=source,
+            function=function,
+            meter=self._meters[config.function_name],
+            checkpoints=Checkpoints(config.name, config.stream_arn, self._state_dir),
+            clock=self._clock,
+            stopping=self._stopping,
+            log=self._log,
+            destination=self._destinations.get(config.name),
+        )
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """Let running invocations finish, and end everything; after ``timeout_s`` they are killed.
@@ -137,8 +133,7 @@ class Runtime:
                 mapping.join(last)
         for function in self._functions.values():
             function.close()
-        if self._client is not None:
-            self._client.close()
+        self._clients.close()
         for destination in self._destinations.values():
             destination.close()
         return all(finished)

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from datetime import datetime
 from threading import Event, Lock, Thread
-from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -29,16 +27,10 @@ from consumers.runtime.errors import CheckpointError
 from consumers.runtime.event import Record
 from consumers.runtime.function import STOPPED, Function, InvokeResult
 from consumers.runtime.shard_schedule import Deliver, Finished, Invoke, Poll, ShardSchedule, Wait
+from consumers.runtime.sources import ShardReader, Source, SourceError
 from consumers.runtime.statistics import Failure, FunctionMeter, ShardStatistics
 
-THROTTLES = frozenset(
-    {
-        "ProvisionedThroughputExceededException",
-        "LimitExceededException",
-        "KMSThrottlingException",
-        "ThrottlingException",
-    }
-)
+TRIM_HORIZON: Mapping[str, str | float] = {"ShardIteratorType": "TRIM_HORIZON"}
 LONGEST_NAP_S = 1.0
 """A thread looks at the clock at least this often, so that a clock set back is noticed."""
 LONGEST_NAP_OF_LANES_S = 0.2
@@ -51,7 +43,7 @@ class MappingContext:
 
     mapping: MappingConfig
     settings: RuntimeSettings
-    client: Any
+    source: Source
     function: Function
     meter: FunctionMeter
     checkpoints: Checkpoints
@@ -71,12 +63,16 @@ class ShardPoller:
         *,
         start_at_latest: bool,
         on_finished: Callable[[str], None],
+        on_gone: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_finished`` is told when the shard is drained, ``on_gone`` that the stream is not what it was."""
         self.shard_id = shard_id
         self._context = context
         self._on_finished = on_finished
+        self._on_gone = on_gone
         self._lock = Lock()
-        self._iterator: str | None = None
+        self._is_abandoned = self._is_trimmed = False
+        self._reader: ShardReader | None = None
         self._crashes = self._crashes_in_a_row = self._read_throttles = 0
         self._status = "starting"
         self._last_error: Failure | None = None
@@ -98,6 +94,10 @@ class ShardPoller:
 
     def start(self) -> None:
         self._thread.start()
+
+    def abandon(self) -> None:
+        """End after what it is doing now: its shard is not there any more."""
+        self._is_abandoned = True
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; returns whether it has ended."""
@@ -133,7 +133,7 @@ class ShardPoller:
 
     def _run(self) -> None:
         try:
-            while not self._context.stopping.is_set():
+            while not (self._context.stopping.is_set() or self._is_abandoned):
                 try:
                     self._step()
                     if self._status == "finished":
@@ -142,6 +142,7 @@ class ShardPoller:
                 except Exception as error:
                     self._crashed(error)
         finally:
+            self._let_go()
             if self._pool is not None:
                 # Invocations in flight may finish, and are checkpointed.
                 self._pool.shutdown()
@@ -201,9 +202,9 @@ class ShardPoller:
         with self._lock:
             self._crashes += 1
             self._crashes_in_a_row += 1
-            self._iterator = None
             self._schedule = self._new_schedule()
             self._saved = self._schedule.checkpoint
+        self._let_go()
         self._status = "crashed"
         self._record_error(type(error).__name__, str(error))
         context.stopping.wait(context.settings.unreachable.delay_s(self._crashes_in_a_row))
@@ -242,64 +243,52 @@ class ShardPoller:
     # -- reading ---------------------------------------------------------------------------------------
 
     def _poll(self, action: Poll) -> None:
-        context, schedule = self._context, self._schedule
-        began = context.clock()
+        context = self._context
         try:
-            if self._iterator is None:
-                answer = context.client.get_shard_iterator(
-                    StreamName=context.mapping.stream_name, ShardId=self.shard_id, **action.position.arguments
+            if self._reader is None:
+                position = TRIM_HORIZON if self._is_trimmed else action.position.arguments
+                self._reader = context.source.open(self.shard_id, position)
+                self._is_trimmed = False
+            read = self._reader.read()
+        except SourceError as error:
+            self._poll_failed(error)
+            return
+        if read is not None:
+            with self._lock:
+                self._schedule.on_poll_result(
+                    read.began, context.clock(), read.records, read.millis_behind, shard_ended=read.shard_ended
                 )
-                self._iterator = answer["ShardIterator"]
-            answer = context.client.get_records(ShardIterator=self._iterator, Limit=context.settings.get_records_limit)
-        except ClientError as error:
-            self._poll_refused(error)
-            return
-        except BotoCoreError as error:
-            self._poll_failed("unreachable", type(error).__name__, str(error))
-            return
-        records = [self._record(record) for record in answer["Records"]]
-        self._iterator = answer.get("NextShardIterator")
-        with self._lock:
-            schedule.on_poll_result(
-                began,
-                context.clock(),
-                records,
-                int(answer.get("MillisBehindLatest") or 0),
-                shard_ended=self._iterator is None,
-            )
         self._crashes_in_a_row = 0
         self._status = "reading"
 
-    def _record(self, record: dict[str, Any]) -> Record:
-        arrival = record["ApproximateArrivalTimestamp"]
-        return self._schedule.events.record(
-            record["SequenceNumber"],
-            record["PartitionKey"],
-            record["Data"],
-            arrival.timestamp() if isinstance(arrival, datetime) else arrival,
-        )
-
-    def _poll_refused(self, error: ClientError) -> None:
-        code = error.response["Error"]["Code"]
+    def _poll_failed(self, error: SourceError) -> None:
         now = self._context.clock()
-        if code in THROTTLES:
+        if error.problem == "throttled":
             self._read_throttles += 1
             self._status = "throttled"
             with self._lock:
                 self._schedule.on_poll_throttled(now)
-        elif code == "ExpiredIteratorException":
-            self._iterator = None
+            return
+        self._let_go()
+        if error.problem in ("expired", "trimmed"):
+            if error.problem == "trimmed":
+                # What was between the last record read and the oldest that is left is lost, and Lambda does not say so.
+                self._record_error(error.code, f"{error.message} Reading goes on at the oldest record.")
+                self._is_trimmed = True
             with self._lock:
                 self._schedule.on_iterator_expired(now)
-        else:
-            self._poll_failed("unreachable", code, error.response["Error"].get("Message", ""))
-
-    def _poll_failed(self, status: str, error_type: str, message: str) -> None:
-        self._iterator = None
-        self._status = status
-        self._record_error(error_type, message)
+            return
+        self._status = "unreachable"
+        self._record_error(error.code, error.message)
         with self._lock:
-            self._schedule.on_poll_failed(self._context.clock())
+            self._schedule.on_poll_failed(now)
+        if error.problem == "gone":
+            self._on_gone()
+
+    def _let_go(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     # -- invoking --------------------------------------------------------------------------------------
 

@@ -84,7 +84,8 @@ class ShardStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MappingStatistics:
-    """One mapping. ``status``: ``starting``, ``running``, ``unreachable``, ``crashed``, ``stopped``."""
+    """One mapping. ``status``: ``starting``, ``running``, ``throttled`` (listing its shards is), ``unreachable``,
+    ``crashed``, ``stopped``."""
 
     status: str
     function_name: str

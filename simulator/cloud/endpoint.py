@@ -3,7 +3,7 @@
 Kinesis is answered by our own engine on the event loop, so its calls are atomic and in order. DynamoDB (capacity
 ours, semantics moto's) and every other service (moto) are synchronous and not thread-safe: one worker thread
 takes them in turn, so that a slow scan never holds up a PutRecords. Under ``/_alleycat/`` the cloud speaks of
-itself: ``health``, ``metrics``, ``capacity``.
+itself: ``health``, ``metrics``, ``capacity``, and forgets everything at a POST of ``reset``.
 
 Requests are told apart as AWS's clients send them: by ``X-Amz-Target`` first, then by the service in the SigV4
 credential scope. Any credentials are accepted, none at all are refused as AWS refuses them.
@@ -22,9 +22,11 @@ from urllib.parse import parse_qs
 
 import orjson
 
+from simulator.cloud import kinesis_http
 from simulator.cloud.dynamodb_api import DynamoDBApi
 from simulator.cloud.errors import AwsError
-from simulator.cloud.kinesis_api import CONTENT_TYPE, TARGET, KinesisApi, error_body
+from simulator.cloud.kinesis_api import TARGET, KinesisApi
+from simulator.cloud.kinesis_wire import JSON_WIRE, WIRES
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
 
@@ -33,6 +35,8 @@ DEFAULT_REGION = "us-east-1"
 DYNAMODB_TARGET = "DynamoDB_20120810"
 # The largest request any simulated operation takes is a PutRecords of 10 MiB, a third larger in base64.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
+
+_SWEEP_S = 10.0
 
 Headers = dict[str, str]
 Answer = tuple[int, Headers, bytes]
@@ -69,9 +73,12 @@ class Cloud:
         self._dynamodb = dynamodb
         self._others = others
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="alleycat-moto")
+        self._sweeping: asyncio.Task[None] | None = None
 
     def close(self) -> None:
         """Stop the worker thread; what is stored is gone with the process."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     # moto takes a second to import, and a stream alone does not need it.
@@ -100,11 +107,16 @@ class Cloud:
             return
         if scope["type"] != "http":
             return
+        if self._sweeping is None:
+            self._sweeping = asyncio.create_task(self._sweep(), name="alleycat-sweep")
         body = await _read_body(receive)
         if body is None:
             status, headers, answer = 413, {"content-type": "text/plain"}, b"Request larger than 64 MiB\n"
         else:
-            status, headers, answer = await self._answer(scope, body)
+            answered = await self._answer(scope, body, receive, send)
+            if answered is None:
+                return
+            status, headers, answer = answered
         if scope["method"] != "HEAD":
             # An answer to HEAD tells the length of what GET would give.
             headers["content-length"] = str(len(answer))
@@ -117,16 +129,24 @@ class Cloud:
         )
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer})
 
-    async def _answer(self, scope: Scope, body: bytes) -> Answer:
+    async def _sweep(self) -> None:
+        """Retention ends also for streams that nobody writes to or reads."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self.kinesis.sweep()
+
+    async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> Answer | None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"]
+        if (scope["method"], path) in (("POST", "/_alleycat/reset"), ("POST", "/moto-api/reset")):
+            return await self._reset()
         if path.startswith("/_alleycat/"):
             return await self._own(path.removeprefix("/_alleycat/"), scope.get("query_string", b"").decode())
         service, _, operation = headers.get("x-amz-target", "").partition(".")
         scope_match = _CREDENTIAL.search(headers.get("authorization", ""))
         region = scope_match[1] if scope_match else DEFAULT_REGION
         if service == TARGET or (scope_match and scope_match[2] == "kinesis"):
-            return self._kinesis(operation, headers, body, region)
+            return await self._kinesis(scope, headers, body, region, receive, send)
         loop = asyncio.get_running_loop()
         if service == DYNAMODB_TARGET:
             if scope_match is None:
@@ -139,19 +159,40 @@ class Cloud:
         url = f"http://{headers.get('host', 'localhost')}{_raw_path(scope)}{'?' + query if query else ''}"
         return await loop.run_in_executor(self._worker, lambda: self.others.call(scope["method"], url, headers, body))
 
-    def _kinesis(self, operation: str, headers: Headers, body: bytes, region: str) -> Answer:
-        answer_headers = {"content-type": CONTENT_TYPE, **request_ids()}
-        content_type = headers.get("content-type", "").partition(";")[0].strip()
-        if content_type != CONTENT_TYPE:
-            error = AwsError(
-                "UnknownOperationException", f"Content-Type {content_type or 'missing'}: send {CONTENT_TYPE}"
-            )
-            return error.status, answer_headers, error_body(error)
-        if "authorization" not in headers:
-            error = AwsError("MissingAuthenticationTokenException", "Missing Authentication Token")
-            return error.status, answer_headers, error_body(error)
-        status, answer = self.kinesis.handle(operation, body, region)
-        return status, answer_headers, answer
+    async def _kinesis(
+        self, scope: Scope, headers: Headers, body: bytes, region: str, receive: Receive, send: Send
+    ) -> Answer | None:
+        """None when the answer was sent piece by piece."""
+        operation = headers.get("x-amz-target", "").partition(".")[2]
+        query = scope.get("query_string", b"").decode()
+        told = {**request_ids(), **kinesis_http.cross_origin(headers)}
+        if scope["method"] == "OPTIONS" and "origin" in headers:
+            return kinesis_http.preflight(headers)
+        answer: Answer | None = kinesis_http.front_error(scope["method"], headers, query, body)
+        if answer is None:
+            wire = WIRES[headers["content-type"].partition(";")[0].strip()]
+            if operation == "SubscribeToShard":
+                answer = await kinesis_http.push_subscription(self.kinesis, body, region, wire, told, receive, send)
+                if answer is None:
+                    return None
+            else:
+                status, content = self.kinesis.handle(operation, body, region, wire)
+                answer = status, {"content-type": wire.content_type}, content
+        status, answer_headers, content = answer
+        return status, {**answer_headers, **told}, content
+
+    async def _reset(self) -> Answer:
+        """Forget everything, as between two tests. moto's clients know this page under their own name."""
+        self.kinesis.reset()
+        await asyncio.get_running_loop().run_in_executor(self._worker, self._reset_others)
+        return 200, {"content-type": "application/json"}, b'{"status": "ok"}'
+
+    def _reset_others(self) -> None:
+        if self._dynamodb is not None or self._others is not None:
+            from simulator.cloud.moto_store import reset
+
+            reset()
+        self._dynamodb = None
 
     async def _own(self, page: str, query: str) -> Answer:
         """What the cloud says of itself, as JSON."""
@@ -201,7 +242,7 @@ def _services() -> Iterable[str]:
 
 def _missing_token(content_type: str) -> Answer:
     error = AwsError("MissingAuthenticationTokenException", "Missing Authentication Token")
-    return error.status, {"content-type": content_type, **request_ids()}, error_body(error)
+    return error.status, {"content-type": content_type, **request_ids()}, JSON_WIRE.error(error)
 
 
 def _raw_path(scope: Scope) -> str:

@@ -46,14 +46,63 @@ SHARD_READ_BYTES = Quota("kinesis.shard.read.bytes_per_second", 2 * MIB, "bytes/
 PUT_RECORDS_MAX_RECORDS = Quota("kinesis.put_records.max_records", 500, "records", "BC PutRecords")
 PUT_RECORDS_MAX_BYTES = Quota("kinesis.put_records.max_bytes", 10 * MIB, "bytes", "BC, CAH (10 MiB since 2025-10)")
 RECORD_MAX_BYTES = Quota(
-    "kinesis.record.max_bytes", MIB, "bytes", "BC; data before base64 plus partition key; opt-in up to 10 MiB"
+    "kinesis.record.max_bytes", MIB, "bytes", "BC; data before base64 plus partition key; a stream's default"
+)
+LARGE_RECORD_MAX_BYTES = Quota(
+    "kinesis.record.max_bytes_opt_in", 10 * MIB, "bytes", "BC UpdateMaxRecordSize: MaxRecordSizeInKiB 1024..10240"
 )
 GET_RECORDS_MAX_RECORDS = Quota("kinesis.get_records.max_records", 10_000, "records", "BC GetRecords")
 GET_RECORDS_MAX_BYTES = Quota("kinesis.get_records.max_bytes", 10 * MIB, "bytes", "BC GetRecords")
+GET_RECORDS_FULL_PENALTY = Quota(
+    "kinesis.get_records.full_answer_penalty_seconds", 5, "s", "BC GetRecords: calls after an answer of 10 MiB throw"
+)
+GET_SHARD_ITERATOR_CALLS = Quota(
+    "kinesis.shard.get_shard_iterator_per_second", 5, "calls/s", "BC GetShardIterator; per open shard"
+)
 ITERATOR_LIFETIME = Quota("kinesis.iterator.lifetime_ms", 300_000, "ms", "BC GetShardIterator: 5 minutes")
 UPDATE_SHARD_COUNT_PER_DAY = Quota("kinesis.update_shard_count.per_24h", 10, "calls", "BC UpdateShardCount")
+UPDATE_SHARD_COUNT_MAX = Quota("kinesis.update_shard_count.max_shards", 10_000, "shards", "BC UpdateShardCount")
 RETENTION_DEFAULT_HOURS = Quota("kinesis.retention.default_hours", 24, "h", "BC CreateStream")
+RETENTION_MIN_HOURS = Quota("kinesis.retention.min_hours", 24, "h", "BC DecreaseStreamRetentionPeriod")
+RETENTION_MAX_HOURS = Quota("kinesis.retention.max_hours", 8760, "h", "BC IncreaseStreamRetentionPeriod")
 SHARDS_PER_ACCOUNT = Quota("kinesis.account.shards", 20_000, "shards", "CAH; us-east-1, us-west-2, eu-west-1")
+STREAMS_CREATING = Quota("kinesis.account.streams_creating", 5, "streams", "BC CreateStream")
+TAGS_PER_STREAM = Quota("kinesis.stream.tags", 50, "tags", "CAH")
+PAGE_TOKEN_LIFETIME = Quota("kinesis.next_token.lifetime_ms", 300_000, "ms", "BC ListShards: 300 seconds")
+STREAM_ENCRYPTION_PER_DAY = Quota("kinesis.start_stream_encryption.per_24h", 25, "calls", "CAH, BC")
+MODE_SWITCHES_PER_DAY = Quota("kinesis.update_stream_mode.per_24h", 2, "switches", "CAH, BC UpdateStreamMode")
+
+# On-demand streams (CAH how-do-i-size-a-stream).
+ON_DEMAND_STREAMS = Quota("kinesis.account.on_demand_streams", 50, "streams", "CAH")
+ON_DEMAND_SHARDS = Quota("kinesis.on_demand.initial_shards", 4, "shards", "CAH: 4 MB/s, 4,000 records/s")
+ON_DEMAND_SPLIT_BYTES = Quota("kinesis.on_demand.split_above_bytes_per_second", 500 * KIB, "bytes/s", "CAH")
+ON_DEMAND_SPLIT_MINUTES = Quota("kinesis.on_demand.split_after_minutes", 15, "min", "CAH")
+ON_DEMAND_MAX_BYTES = Quota(
+    "kinesis.on_demand.max_bytes_per_second", 10 * 1024 * MIB, "bytes/s", "CAH; us-east-1, us-west-2, eu-west-1"
+)
+
+# Enhanced fan-out (CAH enhanced-consumers, BC SubscribeToShard).
+FAN_OUT_BYTES = Quota("kinesis.fan_out.bytes_per_second", 2 * MIB, "bytes/s", "CAH; per consumer and shard")
+FAN_OUT_CONSUMERS = Quota("kinesis.fan_out.consumers_per_stream", 20, "consumers", "CAH; 50 with On-demand Advantage")
+FAN_OUT_CREATING = Quota("kinesis.fan_out.consumers_creating", 5, "consumers", "BC RegisterStreamConsumer")
+FAN_OUT_LIFETIME = Quota("kinesis.fan_out.subscription_seconds", 300, "s", "BC SubscribeToShard")
+FAN_OUT_RESUBSCRIBE = Quota("kinesis.fan_out.resubscribe_after_seconds", 5, "s", "BC SubscribeToShard")
+FAN_OUT_CALLS = Quota("kinesis.fan_out.subscribe_per_second", 1, "calls/s", "CAH; per consumer and shard")
+
+# The control plane (CAH service-sizes-and-limits); over it: LimitExceededException.
+LIST_SHARDS_CALLS = Quota("kinesis.list_shards.per_second", 1_000, "calls/s", "CAH, BC; per stream")
+DESCRIBE_STREAM_CALLS = Quota("kinesis.describe_stream.per_second", 10, "calls/s", "CAH; per account")
+DESCRIBE_SUMMARY_CALLS = Quota("kinesis.describe_stream_summary.per_second", 20, "calls/s", "CAH; per account")
+DESCRIBE_CONSUMER_CALLS = Quota("kinesis.describe_stream_consumer.per_second", 20, "calls/s", "CAH; per stream")
+DESCRIBE_LIMITS_CALLS = Quota("kinesis.describe_limits.per_second", 1, "calls/s", "CAH; per account")
+UPDATE_SHARD_COUNT_CALLS = Quota("kinesis.update_shard_count.per_second", 10, "calls/s", "BC; per account")
+CONTROL_CALLS = Quota(
+    "kinesis.control.per_second",
+    5,
+    "calls/s",
+    "CAH; per account: CreateStream, DeleteStream, ListStreams, SplitShard, MergeShards, RegisterStreamConsumer; "
+    "per stream: the other calls that change or list",
+)
 
 # -- DynamoDB ----------------------------------------------------------------------------------------
 WRITE_UNIT_BYTES = Quota("dynamodb.write_unit.bytes", KIB, "bytes", "CAH read-write-operations")
@@ -75,12 +124,17 @@ class LimitSettings:
     its rate (AWS does not publish it; 1 s is what field reports suggest). ``shard_rate_factor`` scales the
     per-shard rates, for benchmarks that want the arithmetic on and its rate out of the way.
     ``reshard_seconds`` is how long a stream stays UPDATING (AWS: seconds to minutes, not published).
+    ``stream_transition_seconds`` is how long it stays CREATING and DELETING, and a consumer CREATING; on AWS some
+    seconds, here none unless asked for, so that tests need no waiters. ``control_rate_factor`` scales the rates of
+    the control plane.
     """
 
     enforced: bool = True
     shard_burst_seconds: float = 1.0
     shard_rate_factor: float = 1.0
     reshard_seconds: float = 30.0
+    stream_transition_seconds: float = 0.0
+    control_rate_factor: float = 1.0
     dynamodb_burst_seconds: float = BURST_SECONDS.value
 
 

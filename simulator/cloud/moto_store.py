@@ -387,3 +387,12 @@ def _not_served(service: str, host: str) -> tuple[int, dict[str, str], bytes]:
 def _failed(status: int, code: str, message: str) -> tuple[int, dict[str, str], bytes]:
     body = orjson.dumps({"__type": code, "message": message})
     return status, {"content-type": "application/x-amz-json-1.0", "x-amzn-errortype": code}, body
+
+
+def reset() -> None:
+    """Forget everything that moto keeps in this process: every table, bucket, queue and alarm."""
+    from moto.core.base_backend import BackendDict
+    from moto.core.model_instances import reset_model_data
+
+    BackendDict.reset()
+    reset_model_data()

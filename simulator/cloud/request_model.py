@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import json
 import re
 from typing import Any
 
@@ -36,15 +35,13 @@ def operations(service: str) -> frozenset[str]:
     return frozenset(service_model(service).operation_names)
 
 
-def parse(service: str, operation: str, body: bytes) -> dict[str, Any]:
-    """The request as the model sees it: unknown members dropped, blobs decoded, constraints checked.
+def check(service: str, operation: str, data: Any) -> dict[str, Any]:
+    """A decoded request as the model sees it: unknown members dropped, blobs decoded, constraints checked.
+
+    ``data`` is None when nothing could be decoded. Blobs may be base64 text or bytes.
 
     :raises AwsError: SerializationException or ValidationException.
     """
-    try:
-        data = json.loads(body) if body else None
-    except (ValueError, RecursionError):
-        data = None
     if not isinstance(data, dict):
         raise AwsError("SerializationException", None)
     shape = service_model(service).operation_model(operation).input_shape
@@ -104,6 +101,8 @@ def _convert_scalar(shape: Any, kind: str, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise AwsError("SerializationException", f"{_java(value)} can not be converted to an {wanted}")
         return value if wanted in ("Double", "Float") else int(value // 1)
+    if wanted == "Blob" and isinstance(value, bytes):
+        return value
     if not isinstance(value, str):
         article = "a" if wanted == "Blob" else "an"
         raise AwsError("SerializationException", f"{_java(value)} can not be converted to {article} {wanted}")
@@ -113,7 +112,9 @@ def _convert_scalar(shape: Any, kind: str, value: Any) -> Any:
 def _java(value: Any) -> str:
     if isinstance(value, bool):
         return "class java.lang.Boolean"
-    return "class java.lang.String" if isinstance(value, str) else "class java.math.BigDecimal"
+    if isinstance(value, str):
+        return "class java.lang.String"
+    return "class com.amazon.coral.value.json.numbers.TruncatingBigNumber"
 
 
 def _decode_blob(text: str) -> bytes:
@@ -152,12 +153,25 @@ def _check(shape: Any, value: Any, path: str, errors: list[str]) -> None:
                 _check(member, value[name], _join(path, name), errors)
         return
     _check_constraints(shape, kind, value, path, errors)
-    if kind == "list":
+    if kind == "list" and shape.member.type_name == "string" and "enum" not in shape.member.metadata:
+        _check_texts(value, shape.member, value, "Member must satisfy constraint", path, errors)
+    elif kind == "list":
         for index, item in enumerate(value, 1):
             _check(shape.member, item, f"{path}.{index}.member", errors)
     elif kind == "map":
-        for key, item in value.items():
-            _check(shape.value, item, f"{path}.{key}.member", errors)
+        _check_texts(value, shape.key, list(value), "Map keys must satisfy constraint", path, errors)
+        _check_texts(value, shape.value, list(value.values()), "Map value must satisfy constraint", path, errors)
+
+
+def _check_texts(value: Any, shape: Any, texts: list[str], what: str, path: str, errors: list[str]) -> None:
+    """Texts inside a list or map: AWS names the whole of it, once, with both bounds of the length."""
+    least, most = shape.metadata.get("min", 0), shape.metadata.get("max")
+    if most is not None and not all(least <= len(text) <= most for text in texts):
+        bounds = (
+            f"[Member must have length less than or equal to {most}, "
+            f"Member must have length greater than or equal to {least}]"
+        )
+        _fail(value, path, f"{what}: {bounds}", errors)
 
 
 def _check_constraints(shape: Any, kind: str, value: Any, path: str, errors: list[str]) -> None:
@@ -198,6 +212,8 @@ def _show(value: Any) -> str:
         # The members of a long list would make an answer larger than the request; AWS prints them all.
         shown = ", ".join(str(_member(item)) for item in value[:20])
         return f"'[{shown}{', …' if len(value) > 20 else ''}]'"
+    if isinstance(value, dict):
+        return f"'{{{', '.join(f'{key}={item}' for key, item in value.items())}}}'"
     return f"'{value}'"
 
 

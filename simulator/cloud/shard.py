@@ -21,7 +21,7 @@ the read bucket goes into debt and refuses calls until it is out of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from simulator.cloud import limits
@@ -65,6 +65,7 @@ class Shard:
         *,
         parent: Shard | None = None,
         adjacent_parent: Shard | None = None,
+        max_record_bytes: int = int(limits.RECORD_MAX_BYTES),
     ) -> None:
         self.index = index
         self.shard_id = shard_id(index)
@@ -72,7 +73,9 @@ class Shard:
         self.parent = parent
         self.adjacent_parent = adjacent_parent
         self.children: list[Shard] = []
-        self.created_s = int(now)
+        self.created_at = now
+        # AWS's children begin a second after their reshard, as kinesalite's author recorded.
+        self.created_s = int(now) + (parent is not None)
         self.closed_at: float | None = None
         self.log = ShardLog()
         self.settings = settings
@@ -80,13 +83,18 @@ class Shard:
         nbytes = limits.SHARD_WRITE_BYTES.value * settings.shard_rate_factor
         depth = settings.shard_burst_seconds
         self.write_records = TokenBucket(records, records * depth, now)
-        # A bucket shallower than one whole record could never admit it.
-        self.write_bytes = TokenBucket(nbytes, max(nbytes * depth, limits.RECORD_MAX_BYTES.value), now)
+        # A bucket shallower than one whole record could never admit it: a shard of large records is "a tank that
+        # bursts up to 10 MiB, averaging 1 MiB/s" (CAH large-records).
+        self.write_bytes = TokenBucket(nbytes, max(nbytes * depth, max_record_bytes), now)
         calls = limits.SHARD_READ_CALLS.value
         self.read_calls = TokenBucket(calls, calls, now)
         self.read_bytes = TokenBucket(limits.SHARD_READ_BYTES.value, limits.SHARD_READ_BYTES.value, now)
+        iterators = limits.GET_SHARD_ITERATOR_CALLS.value
+        self.iterator_calls = TokenBucket(iterators, iterators, now)
         self.refused_by_count = 0
         self.refused_by_bytes = 0
+        # Called after an append or a close: whoever waits for records without asking again and again.
+        self.listeners: list[Callable[[], object]] = []
 
     # -- writing ---------------------------------------------------------------------------------------
 
@@ -145,6 +153,8 @@ class Shard:
         Each following one is ``sequence.SEQ_STEP`` higher.
         """
         position = self.log.append(data, keys, int(now * 1000))
+        for tell in self.listeners:
+            tell()
         return SequenceNumber(self.created_s, self.index, position + 1, self.log.last_arrival_ms // 1000).to_int()
 
     # -- reading ---------------------------------------------------------------------------------------
@@ -163,8 +173,9 @@ class Shard:
         self.read_bytes.tokens -= nbytes
         if nbytes >= limits.GET_RECORDS_MAX_BYTES.value - limits.RECORD_MAX_BYTES.value:
             # "If a call returns 10 MiB, subsequent calls within the next 5 seconds throw" (GetRecords reference):
-            # a full answer stops one record short of the bound. The debt is then the whole answer.
-            self.read_bytes.tokens = min(self.read_bytes.tokens, -float(nbytes))
+            # a full answer stops one record short of the bound. The debt then takes that long to pay.
+            debt = limits.GET_RECORDS_FULL_PENALTY.value * self.read_bytes.rate
+            self.read_bytes.tokens = min(self.read_bytes.tokens, -debt)
 
     def horizon(self, retention_hours: float, now: float) -> int:
         """The oldest position still readable under the retention period."""
@@ -173,6 +184,13 @@ class Shard:
     def sequence_number(self, position: int, arrival_ms: int) -> str:
         """The sequence number of the record stored at ``position``."""
         return str(SequenceNumber(self.created_s, self.index, position + 1, arrival_ms // 1000))
+
+    def position_number(self, position: int, now: float) -> str:
+        """The sequence number after which ``position`` is the next record."""
+        if position == 0:
+            return self.starting_sequence_number()
+        arrival_ms = self.log.arrival_ms_at(position - 1) if position > self.log.first else int(now * 1000)
+        return self.sequence_number(position - 1, arrival_ms)
 
     # -- life ------------------------------------------------------------------------------------------
 
@@ -183,6 +201,13 @@ class Shard:
     def close(self, now: float) -> None:
         """Stop taking records; what is stored stays readable until retention ends."""
         self.closed_at = now
+        for tell in self.listeners:
+            tell()
+
+    def resize_records(self, max_record_bytes: int, now: float) -> None:
+        """The stream's MaxRecordSizeInKiB changed; an enlarged bucket begins with what it held."""
+        rate = self.write_bytes.rate
+        self.write_bytes.resize(rate, max(rate * self.settings.shard_burst_seconds, max_record_bytes), now)
 
     def starting_sequence_number(self) -> str:
         return str(SequenceNumber(self.created_s, self.index, 0, self.created_s))

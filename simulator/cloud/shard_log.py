@@ -37,18 +37,21 @@ class _Segment:
 class ShardLog:
     """Positions count from 0 and are never reused; ``[first, end)`` is what is still stored."""
 
-    __slots__ = ("_first_segment", "_segments", "bytes_stored", "end", "last_arrival_ms")
+    __slots__ = ("_first_segment", "_gone", "_segments", "_trimmed", "bytes_stored", "end", "last_arrival_ms")
 
     def __init__(self) -> None:
         self._segments: list[_Segment] = []
         self._first_segment = 0
+        # Records of the first segment whose bytes were let go, and the position below which nothing is stored.
+        self._trimmed = 0
+        self._gone = 0
         self.end = 0
         self.bytes_stored = 0
         self.last_arrival_ms = 0
 
     @property
     def first(self) -> int:
-        return min(self._first_segment * SEGMENT_RECORDS, self.end)
+        return self._gone
 
     def append(self, data: Sequence[bytes], keys: Sequence[str], arrival_ms: int) -> int:
         """Store records that arrived together; returns the position of the first.
@@ -88,7 +91,7 @@ class ShardLog:
         if index == len(segments):
             return self.end
         offset = bisect_left(segments[index].arrivals_ms, arrival_ms)
-        return (self._first_segment + index) * SEGMENT_RECORDS + offset
+        return max(self._gone, (self._first_segment + index) * SEGMENT_RECORDS + offset)
 
     def read(self, position: int, max_records: int, max_bytes: int) -> Iterator[StoredRecord]:
         """Records from ``position`` on, until either bound; at least one record when there is any.
@@ -119,14 +122,30 @@ class ShardLog:
             remaining -= count
 
     def trim(self, before_ms: int) -> int:
-        """Drop whole segments whose every record arrived before ``before_ms``; returns how many records went."""
-        keep = bisect_left(self._segments, before_ms, key=lambda segment: segment.arrivals_ms[-1])
-        # The segment being written to stays: its position arithmetic is the log's.
-        keep = min(keep, len(self._segments) - 1)
-        if keep <= 0:
+        """Drop every record that arrived before ``before_ms``; returns how many went.
+
+        Whole segments go at once. In the first one that stays the dropped records' bytes are let go, so memory
+        follows retention record by record; O(segments and records dropped).
+        """
+        segments = self._segments
+        if not segments or segments[0].arrivals_ms[self._trimmed] >= before_ms:
             return 0
-        dropped = self._segments[:keep]
-        del self._segments[:keep]
-        self._first_segment += keep
-        self.bytes_stored -= sum(len(data) for segment in dropped for data in segment.data)
-        return keep * SEGMENT_RECORDS
+        before = self.first
+        keep = bisect_left(segments, before_ms, key=lambda segment: segment.arrivals_ms[-1])
+        # The segment being written to stays: its position arithmetic is the log's.
+        keep = min(keep, len(segments) - 1)
+        if keep:
+            self.bytes_stored -= sum(len(data) for segment in segments[:keep] for data in segment.data)
+            del segments[:keep]
+            self._first_segment += keep
+            self._trimmed = 0
+        head = segments[0]
+        gone = bisect_left(head.arrivals_ms, before_ms)
+        for index in range(self._trimmed, gone):
+            self.bytes_stored -= len(head.data[index])
+            head.data[index] = b""
+            head.keys[index] = ""
+        # At least one arrival time stays to be compared with.
+        self._trimmed = min(max(gone, self._trimmed), len(head.arrivals_ms) - 1)
+        self._gone = max(self._gone, self._first_segment * SEGMENT_RECORDS + gone)
+        return self.first - before

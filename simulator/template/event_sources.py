@@ -1,4 +1,4 @@
-"""Event source mappings: SAM's Kinesis events and AWS::Lambda::EventSourceMapping.
+"""Event source mappings: SAM's Kinesis and DynamoDB events, and AWS::Lambda::EventSourceMapping.
 
 Ranges and defaults are CreateEventSourceMapping's.
 """
@@ -15,14 +15,23 @@ from simulator.template.properties import Properties
 from simulator.template.specs import EventSourceSpec
 from simulator.template.support import (
     IGNORED_EVENTS,
-    KINESIS_EVENT_UNDERSTOOD,
     MAPPING,
-    NOT_YET,
     SAM_FUNCTION,
+    STREAM_EVENT_UNDERSTOOD,
+    STREAM_EVENTS,
 )
 
-_STREAM_ARN = re.compile(r"arn:[^:]+:kinesis:[^:]*:[^:]*:stream/[^/:]+")
-_POSITIONS = ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP")
+_SOURCE_ARNS = {
+    # A stream, or one of its registered consumers.
+    "Kinesis": re.compile(r"arn:[^:]+:kinesis:[^:]*:[^:]*:stream/[^/:]+(/consumer/[^/:]+:[0-9]+)?"),
+    "DynamoDB": re.compile(r"arn:[^:]+:dynamodb:[^:]*:[^:]*:table/[^/:]+/stream/.+"),
+}
+_POSITIONS = {
+    "Kinesis": ("TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"),
+    "DynamoDB": ("TRIM_HORIZON", "LATEST"),
+}
+_DESTINATION_ARN = re.compile(r"arn:[^:]+:(sqs|sns|s3):[^:]*:[^:]*:[^:]+")
+_USE = "use a Kinesis stream, one of its consumers, or a table's stream"
 _MAX_BATCH_SIZE = 10_000
 _MAX_BATCHING_WINDOW_S = 300
 _MAX_TUMBLING_WINDOW_S = 900
@@ -42,17 +51,19 @@ def sam_events(function: str, events: Any, line: int, context: Context) -> tuple
         at, what = events.line_of(name), f"Events.{name}"
         kind = event.get("Type") if isinstance(event, MapNode) else None
         if not isinstance(kind, str):
-            raise context.error(f"{function} {what} has no Type", at, "use a Kinesis event")
+            raise context.error(f"{function} {what} has no Type", at, "use a Kinesis or DynamoDB event")
         if kind in IGNORED_EVENTS:
             context.ignore(function, SAM_FUNCTION, at, IGNORED_EVENTS[kind], f"{what} ({kind})")
             continue
-        if kind != "Kinesis":
-            raise _no_source(context, f"{function} {what}", f"an event of type {kind}", event.line_of("Type"))
+        if kind not in STREAM_EVENTS:
+            raise context.error(
+                f"{function} {what}: an event of type {kind} is not supported", event.line_of("Type"), _USE
+            )
         raw = event.get("Properties", MapNode(at))
         if not isinstance(raw, MapNode):
             raise context.error(f"{function} {what}: Properties must be a mapping", at)
-        settings = context.take(function, MAPPING, raw, KINESIS_EVENT_UNDERSTOOD, what)
-        source = _source(f"{function}{name}", settings, "Stream", context)
+        settings = context.take(function, MAPPING, raw, STREAM_EVENT_UNDERSTOOD, what)
+        source = _source(f"{function}{name}", settings, "Stream", (kind,))
         if source is None:
             context.ignore(function, SAM_FUNCTION, at, "it is not enabled", what)
         else:
@@ -66,24 +77,19 @@ def mapping(logical_id: str, properties: Properties, context: Context) -> tuple[
     match = _FUNCTION_NAME.fullmatch(given)
     if match is None:
         raise properties.error("FunctionName", f"{given!r} is not a function's name or ARN")
-    source = _source(logical_id, properties, "EventSourceArn", context)
+    source = _source(logical_id, properties, "EventSourceArn", STREAM_EVENTS)
     if source is None:
         context.ignore(logical_id, MAPPING, properties.line, "it is not enabled")
         return None
     return match["name"], source
 
 
-def _no_source(context: Context, what: str, kind: str, line: int) -> Exception:
-    if "dynamodb" in kind.lower() and (MAPPING, "event source") in NOT_YET:
-        return context.error(f"{what}: {kind} is not acted on yet", line, "use a Kinesis stream")
-    return context.error(f"{what}: {kind} is not supported", line, "use a Kinesis stream")
-
-
-def _source(name: str, settings: Properties, arn_key: str, context: Context) -> EventSourceSpec | None:
+def _source(name: str, settings: Properties, arn_key: str, kinds: tuple[str, ...]) -> EventSourceSpec | None:
     arn = settings.text(arn_key)
-    if not _STREAM_ARN.fullmatch(arn):
-        raise _no_source(context, settings.what, f"the event source {arn}", settings.values.line_of(arn_key))
-    position = settings.one_of("StartingPosition", _POSITIONS)
+    kind = next((kind for kind in kinds if _SOURCE_ARNS[kind].fullmatch(arn)), None)
+    if kind is None:
+        raise settings.error(arn_key, f"the event source {arn} is not supported", _USE)
+    position = settings.one_of("StartingPosition", _POSITIONS[kind])
     retry_age = settings.whole("MaximumRecordAgeInSeconds", -1, _RECORD_AGE_S[1], -1)
     if -1 < retry_age < _RECORD_AGE_S[0]:
         raise settings.error(
@@ -95,17 +101,9 @@ def _source(name: str, settings: Properties, arn_key: str, context: Context) -> 
     factor = settings.whole("ParallelizationFactor", 1, _MAX_PARALLELIZATION, 1)
     bisect = settings.flag("BisectBatchOnFunctionError", False)
     filters, destination = _filters(settings), _destination(settings)
-    for key, value in (
-        ("ParallelizationFactor", factor),
-        ("MaximumRecordAgeInSeconds", retry_age),
-        ("BisectBatchOnFunctionError", bisect),
-        ("FilterCriteria", filters),
-        ("DestinationConfig", destination),
-    ):
-        settings.not_yet(key, value)
     source = EventSourceSpec(
         name=name,
-        kind="Kinesis",
+        kind=kind,
         source_arn=arn,
         starting_position=position,
         starting_timestamp_s=_timestamp(settings, position),
@@ -148,4 +146,11 @@ def _filters(settings: Properties) -> dict[str, Any]:
 
 def _destination(settings: Properties) -> dict[str, Any]:
     given = settings.part("DestinationConfig", ("OnFailure",)).part("OnFailure", ("Destination", "Type"))
-    return {"OnFailure": {"Destination": given.text("Destination")}} if given.values else {}
+    if not given.values:
+        return {}
+    arn = given.text("Destination")
+    if not _DESTINATION_ARN.fullmatch(arn):
+        raise given.error(
+            "Destination", f"Destination {arn[:200]!r} is not supported", "give the ARN of a queue, topic or bucket"
+        )
+    return {"OnFailure": {"Destination": arn}}

@@ -18,6 +18,7 @@ from simulator.template.intrinsics import NO_VALUE, Resolver, scalar_text
 from simulator.template.nodes import MapNode
 from simulator.template.support import (
     BUCKET,
+    CONSUMER,
     FUNCTION,
     MAPPING,
     QUEUE,
@@ -25,18 +26,21 @@ from simulator.template.support import (
     SIMPLE_TABLE,
     STREAM,
     TABLE,
+    TOPIC,
     ignored_type,
 )
 
 # The property that names a resource, and what names may be (the service models of botocore).
 _RULES: Final[Mapping[str, tuple[str, str]]] = {
     STREAM: ("Name", r"[a-zA-Z0-9_.-]{1,128}"),
+    CONSUMER: ("ConsumerName", r"[a-zA-Z0-9_.-]{1,128}"),
     TABLE: ("TableName", r"[a-zA-Z0-9_.-]{3,255}"),
     SIMPLE_TABLE: ("TableName", r"[a-zA-Z0-9_.-]{3,255}"),
     SAM_FUNCTION: ("FunctionName", r"[a-zA-Z0-9_-]{1,64}"),
     FUNCTION: ("FunctionName", r"[a-zA-Z0-9_-]{1,64}"),
     BUCKET: ("BucketName", r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
     QUEUE: ("QueueName", r"[a-zA-Z0-9_-]{1,80}"),
+    TOPIC: ("TopicName", r"[a-zA-Z0-9_-]{1,256}"),
 }
 # Resources that SAM adds to a template, and that other parts of it may therefore refer to.
 _SAM_ADDS = re.compile(r"Serverless(Rest|Http)Api([A-Z]\w*)?")
@@ -71,6 +75,11 @@ class Place:
     @property
     def url_suffix(self) -> str:
         return "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+
+
+def consumer_arn(stream_arn: str, name: str) -> str:
+    """The ARN of a stream's consumer; AWS puts the time of its registration at the end, in seconds."""
+    return f"{stream_arn}/consumer/{name}:0"
 
 
 class Names:
@@ -111,12 +120,14 @@ class Names:
                 raise self.error(f"{logical_id}: the resource type {kind} is not supported", line)
             return self._of_ignored(logical_id, kind, attribute)
         name = self.name(logical_id)
+        if kind == CONSUMER:
+            return self._of_consumer(logical_id, name, attribute, line)
         place = self.place
         url = f"https://sqs.{place.region}.{place.url_suffix}/{place.account_id}/{name}"
         if attribute is None:
-            return url if kind == QUEUE else name
+            return url if kind == QUEUE else self.arn(kind, name) if kind == TOPIC else name
         arn = self.arn(kind, name)
-        attributes = {"Arn": arn}
+        attributes = {"TopicArn": arn, "TopicName": name} if kind == TOPIC else {"Arn": arn}
         if kind == TABLE and "StreamSpecification" in (self.resources[logical_id].get("Properties") or {}):
             # AWS puts the time of its creation here.
             attributes["StreamArn"] = f"{arn}/stream/latest"
@@ -129,6 +140,24 @@ class Names:
             there = ", ".join(attributes)
             raise self.error(f"{logical_id} ({kind}) has no attribute {attribute}", line, f"it has {there}")
         return attributes[attribute]
+
+    def _of_consumer(self, logical_id: str, name: str, attribute: str | None, line: int) -> str:
+        properties = self.resources[logical_id].get("Properties")
+        stream: str | None = None
+        if isinstance(properties, MapNode) and "StreamARN" in properties:
+            stream = scalar_text(self.resolver.resolve(properties["StreamARN"], properties.line_of("StreamARN")))
+        if stream is None:
+            raise self.error(f"{logical_id}: StreamARN is missing", self.resources.line_of(logical_id))
+        attributes: dict[str, str] = {
+            "ConsumerARN": consumer_arn(stream, name),
+            "ConsumerName": name,
+            "ConsumerStatus": "ACTIVE",
+            "StreamARN": stream,
+        }
+        if (attribute or "ConsumerARN") not in attributes:
+            there = ", ".join(attributes)
+            raise self.error(f"{logical_id} ({CONSUMER}) has no attribute {attribute}", line, f"it has {there}")
+        return attributes[attribute or "ConsumerARN"]
 
     def name(self, logical_id: str) -> str:
         """The physical name of a resource of a supported type. :raises TemplateError: not a possible name."""
@@ -162,6 +191,7 @@ class Names:
             SIMPLE_TABLE: f"arn:{partition}:dynamodb:{where}:table/{name}",
             BUCKET: f"arn:{partition}:s3:::{name}",
             QUEUE: f"arn:{partition}:sqs:{where}:{name}",
+            TOPIC: f"arn:{partition}:sns:{where}:{name}",
         }.get(kind, f"arn:{partition}:lambda:{where}:function:{name}")
 
     def _added_by_sam(self, logical_id: str) -> bool:

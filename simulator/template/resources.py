@@ -19,6 +19,7 @@ from simulator.template.properties import Properties
 from simulator.template.specs import Deployment, EventSourceSpec, FunctionSpec, Ignored
 from simulator.template.support import (
     BUCKET,
+    CONSUMER,
     FUNCTION,
     MAPPING,
     QUEUE,
@@ -26,6 +27,7 @@ from simulator.template.support import (
     SIMPLE_TABLE,
     STREAM,
     TABLE,
+    TOPIC,
     UNDERSTOOD,
     ignored_type,
 )
@@ -51,10 +53,12 @@ _TRANSFORMS: Final = (_SAM, "AWS::LanguageExtensions")
 
 _STORES: Final[Mapping[str, Callable[[str, Properties, Names], Any]]] = {
     STREAM: stores.stream,
+    CONSUMER: stores.consumer,
     TABLE: stores.table,
     SIMPLE_TABLE: stores.simple_table,
     BUCKET: stores.bucket,
     QUEUE: stores.queue,
+    TOPIC: stores.topic,
 }
 
 
@@ -142,7 +146,12 @@ class _Builder:
         self._check_sources(built)
         made = self.made
         self._check_names(
-            (*made[STREAM],), (*made[TABLE], *made[SIMPLE_TABLE]), built, (*made[BUCKET],), (*made[QUEUE],)
+            (*made[STREAM],),
+            (*made[TABLE], *made[SIMPLE_TABLE]),
+            built,
+            (*made[BUCKET],),
+            (*made[QUEUE],),
+            (*made[TOPIC],),
         )
         return Deployment(
             path=self.path,
@@ -156,6 +165,8 @@ class _Builder:
             functions=built,
             buckets=tuple(made[BUCKET]),
             queues=tuple(made[QUEUE]),
+            topics=tuple(made[TOPIC]),
+            consumers=tuple(made[CONSUMER]),
             ignored=tuple(sorted(self.context.ignored, key=_line)),
             outputs=self._outputs(),
             stack_name=self.place.stack_name,
@@ -276,7 +287,15 @@ class _Builder:
         return [by_name[one.name] for one in built]
 
     def _check_sources(self, built: tuple[FunctionSpec, ...]) -> None:
-        streams = {one.arn: one.logical_id for one in self.made[STREAM]}
+        streams = {one.arn for one in (*self.made[STREAM], *self.made[CONSUMER])}
+        streams |= {f"{one.arn}/stream/latest" for one in self.made[TABLE] if one.stream_view_type}
+        for consumer in self.made[CONSUMER]:
+            if consumer.stream_arn not in streams:
+                raise self.error(
+                    f"{consumer.logical_id}: {consumer.stream_arn} is not a stream of this template",
+                    self.resources.line_of(consumer.logical_id),
+                    "declare the stream and use !GetAtt STREAM.Arn",
+                )
         for function in built:
             arns = [source.source_arn for source in function.event_sources]
             line = self.resources.line_of(function.logical_id)
@@ -285,7 +304,7 @@ class _Builder:
                     raise self.error(
                         f"{function.logical_id}: its event source {arn} is not a stream of this template",
                         line,
-                        "declare the stream and use !GetAtt STREAM.Arn",
+                        "declare the stream and use !GetAtt STREAM.Arn, or TABLE.StreamArn",
                     )
                 if arns.count(arn) > 1:
                     raise self.error(

@@ -20,6 +20,16 @@ class StreamSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """A registered consumer of a Kinesis stream: enhanced fan-out. The ARN of a deployed one ends in another number."""
+
+    logical_id: str
+    name: str
+    arn: str
+    stream_arn: str
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSpec:
     """An index; ``kind`` is LSI or GSI, ``keys`` are (attribute, HASH or RANGE).
 
@@ -88,6 +98,9 @@ def _throughput(units: TableSpec | IndexSpec) -> dict[str, int]:
 class EventSourceSpec:
     """One enabled event source mapping of a function.
 
+    ``kind`` is Kinesis or DynamoDB, ``source_arn`` of a stream, of a stream's consumer or of a table's stream; how the
+    last two end is known only where they are deployed.
+
     Names, ranges and defaults are CreateEventSourceMapping's, with the unit in the name where there is one; -1 is
     for ever. ``name`` is its logical id, as SAM makes it: the function's, then the event's.
     """
@@ -109,9 +122,26 @@ class EventSourceSpec:
     destination_config: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def filter_patterns(self) -> tuple[str, ...]:
+        """The patterns of FilterCriteria, JSON texts."""
+        return tuple(one["Pattern"] for one in self.filter_criteria.get("Filters", ()))
+
+    @property
+    def on_failure_destination(self) -> str | None:
+        """The ARN of DestinationConfig's OnFailure."""
+        found = self.destination_config.get("OnFailure", {}).get("Destination")
+        return None if found is None else str(found)
+
+    @property
     def source_name(self) -> str:
-        """The stream's name."""
-        return self.source_arn.rpartition("/")[2]
+        """The stream's name, or the table's."""
+        return self.source_arn.split("/")[1]
+
+    @property
+    def consumer_name(self) -> str | None:
+        """The registered consumer that it reads as; None when it polls."""
+        parts = self.source_arn.split("/")
+        return parts[3].partition(":")[0] if self.kind == "Kinesis" and len(parts) == 4 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +175,14 @@ class BucketSpec:
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
     """An SQS queue."""
+
+    logical_id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """An SNS topic."""
 
     logical_id: str
     name: str
@@ -188,6 +226,8 @@ class Deployment:
     functions: tuple[FunctionSpec, ...] = ()
     buckets: tuple[BucketSpec, ...] = ()
     queues: tuple[QueueSpec, ...] = ()
+    topics: tuple[TopicSpec, ...] = ()
+    consumers: tuple[ConsumerSpec, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
     stack_name: str = "alleycat"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from simulator.template.names import Names
+from simulator.template.names import Names, consumer_arn
 from simulator.template.properties import Properties
-from simulator.template.specs import BucketSpec, IndexSpec, QueueSpec, StreamSpec, TableSpec
+from simulator.template.specs import BucketSpec, ConsumerSpec, IndexSpec, QueueSpec, StreamSpec, TableSpec, TopicSpec
 
 # Defaults of AWS's quotas: units of a table or index, secondary indexes of a table.
 MAX_UNITS = 40_000
@@ -38,6 +38,13 @@ def stream(logical_id: str, properties: Properties, names: Names) -> StreamSpec:
         properties.whole("ShardCount", 1, MAX_SHARDS),
         properties.whole("RetentionPeriodHours", 24, MAX_RETENTION_HOURS, 24),
     )
+
+
+def consumer(logical_id: str, properties: Properties, names: Names) -> ConsumerSpec:
+    """AWS::Kinesis::StreamConsumer."""
+    properties.require("ConsumerName")
+    stream_arn, name = properties.text("StreamARN"), names.name(logical_id)
+    return ConsumerSpec(logical_id, name, consumer_arn(stream_arn, name), stream_arn)
 
 
 def table(logical_id: str, properties: Properties, names: Names) -> TableSpec:
@@ -100,6 +107,11 @@ def bucket(logical_id: str, properties: Properties, names: Names) -> BucketSpec:
 def queue(logical_id: str, properties: Properties, names: Names) -> QueueSpec:
     """AWS::SQS::Queue."""
     return QueueSpec(logical_id, names.name(logical_id))
+
+
+def topic(logical_id: str, properties: Properties, names: Names) -> TopicSpec:
+    """AWS::SNS::Topic."""
+    return TopicSpec(logical_id, names.name(logical_id))
 
 
 def _units(properties: Properties, provisioned: bool) -> tuple[int, int]:

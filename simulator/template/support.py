@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 STREAM: Final = "AWS::Kinesis::Stream"
+CONSUMER: Final = "AWS::Kinesis::StreamConsumer"
 TABLE: Final = "AWS::DynamoDB::Table"
 SIMPLE_TABLE: Final = "AWS::Serverless::SimpleTable"
 SAM_FUNCTION: Final = "AWS::Serverless::Function"
@@ -17,6 +18,7 @@ FUNCTION: Final = "AWS::Lambda::Function"
 MAPPING: Final = "AWS::Lambda::EventSourceMapping"
 BUCKET: Final = "AWS::S3::Bucket"
 QUEUE: Final = "AWS::SQS::Queue"
+TOPIC: Final = "AWS::SNS::Topic"
 
 NO_BEHAVIOUR: Final[tuple[tuple[str, str], ...]] = (
     ("AWS::IAM::", "permissions are not checked here"),
@@ -27,6 +29,8 @@ NO_BEHAVIOUR: Final[tuple[tuple[str, str], ...]] = (
     ("AWS::SSM::", "parameters of Systems Manager are not simulated"),
     ("AWS::S3::BucketPolicy", "permissions are not checked here"),
     ("AWS::SQS::QueuePolicy", "permissions are not checked here"),
+    ("AWS::SNS::TopicPolicy", "permissions are not checked here"),
+    ("AWS::SNS::Subscription", "topics have no subscribers here"),
     ("AWS::Lambda::Permission", "permissions are not checked here"),
     ("AWS::Lambda::LayerVersion", "what layers hold must be installed here"),
     ("AWS::Serverless::LayerVersion", "what layers hold must be installed here"),
@@ -59,6 +63,7 @@ _ITEMS = "it changes nothing that is simulated"
 
 IGNORED: Final[Mapping[str, Mapping[str, str]]] = {
     STREAM: {**_TAGS, "StreamEncryption": _ENCRYPTION, "DesiredShardLevelMetrics": "all metrics are always on"},
+    CONSUMER: _TAGS,
     TABLE: {
         **_TAGS,
         "SSESpecification": _ENCRYPTION,
@@ -112,6 +117,14 @@ IGNORED: Final[Mapping[str, Mapping[str, str]]] = {
         "VisibilityTimeout": "nothing here consumes from queues",
         "ReceiveMessageWaitTimeSeconds": "nothing here consumes from queues",
     },
+    TOPIC: {
+        **_TAGS,
+        "DisplayName": "it changes nothing",
+        "KmsMasterKeyId": _ENCRYPTION,
+        "Subscription": "topics have no subscribers here",
+        "TracingConfig": "traces are not simulated",
+        "DeliveryStatusLogging": "deliveries are not logged here",
+    },
 }
 
 _FUNCTION_UNDERSTOOD = (
@@ -140,6 +153,7 @@ _MAPPING_UNDERSTOOD = (
 )
 UNDERSTOOD: Final[Mapping[str, tuple[str, ...]]] = {
     STREAM: ("Name", "ShardCount", "RetentionPeriodHours", "StreamModeDetails"),
+    CONSUMER: ("ConsumerName", "StreamARN"),
     TABLE: (
         "TableName",
         "KeySchema",
@@ -156,8 +170,11 @@ UNDERSTOOD: Final[Mapping[str, tuple[str, ...]]] = {
     MAPPING: ("FunctionName", "EventSourceArn", *_MAPPING_UNDERSTOOD),
     BUCKET: ("BucketName",),
     QUEUE: ("QueueName",),
+    TOPIC: ("TopicName",),
 }
-KINESIS_EVENT_UNDERSTOOD: Final = ("Stream", *_MAPPING_UNDERSTOOD)
+STREAM_EVENT_UNDERSTOOD: Final = ("Stream", *_MAPPING_UNDERSTOOD)
+# SAM's events that are event source mappings of a stream.
+STREAM_EVENTS: Final = ("Kinesis", "DynamoDB")
 
 # SAM's events that reach a function otherwise than by an event source mapping of a stream.
 IGNORED_EVENTS: Final[Mapping[str, str]] = {
@@ -169,12 +186,6 @@ IGNORED_EVENTS: Final[Mapping[str, str]] = {
 
 # What the runtime and the cloud do not act on yet, each with the value that changes nothing and so is accepted.
 NOT_YET: Final[Mapping[tuple[str, str], Any]] = {
-    (MAPPING, "ParallelizationFactor"): 1,
-    (MAPPING, "MaximumRecordAgeInSeconds"): -1,
-    (MAPPING, "BisectBatchOnFunctionError"): False,
-    (MAPPING, "FilterCriteria"): {},
-    (MAPPING, "DestinationConfig"): {},
-    (MAPPING, "event source"): "Kinesis",
     (STREAM, "StreamMode"): "PROVISIONED",
 }
 

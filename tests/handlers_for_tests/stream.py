@@ -56,6 +56,11 @@ def slow(event: dict[str, Any], context: object) -> None:
     _write({"data": _data(event)})
 
 
+def events(event: dict[str, Any], context: object) -> None:
+    """Write the whole event."""
+    _write(event)
+
+
 def report_first(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Report the first record, every time."""
     return {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["kinesis"]["sequenceNumber"]}]}
