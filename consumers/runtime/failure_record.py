@@ -38,7 +38,8 @@ def failure_record(
             "requestId": discard.request_id,
             "functionArn": function_arn,
             "condition": discard.condition,
-            "approximateInvokeCount": discard.invoke_count,
+            # AWS has 1 also for records that were never sent (recorded).
+            "approximateInvokeCount": max(1, discard.invoke_count),
         }
     }
     if discard.condition != "RecordAgeExceeded" and discard.invoke_count:
