@@ -17,12 +17,15 @@ import boto3
 import botocore.exceptions
 from botocore.config import Config
 
-from simulator.cloud.server import CloudProcess
+from simulator.cloud.server import CloudProcess, client_environment
 from simulator.deployment import ConsumerSpec, Deployment
 
 
 class TargetError(Exception):
     """The target could not be reached, or lacks what the race needs. The text says what to do (exit code 3)."""
+
+
+_DEFAULT_RETENTION_HOURS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +60,7 @@ def local_target(cloud: CloudProcess, region: str) -> Target:
 
 def endpoint_target(url: str, region: str) -> Target:
     """An embedded cloud, or another emulator, that somebody else runs at ``url``; any credentials will do."""
-    return Target(
-        "local",
-        region,
-        url,
-        {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
-        },
-    )
+    return Target("local", region, url, client_environment(url, region))
 
 
 def aws_target() -> Target:
@@ -111,9 +103,13 @@ def provision(target: Target, deployment: Deployment) -> None:
     with reaching(target, "creating the stream"):
         kinesis = target.client("kinesis")
         for stream in deployment.streams:
-            kinesis.create_stream(StreamName=stream.name, ShardCount=stream.shard_count)
+            kinesis.create_stream(**stream.create_stream_kwargs())
         for stream in deployment.streams:
             kinesis.get_waiter("stream_exists").wait(StreamName=stream.name, WaiterConfig={"Delay": 1})
+            if stream.retention_hours != _DEFAULT_RETENTION_HOURS:
+                kinesis.increase_stream_retention_period(
+                    StreamName=stream.name, RetentionPeriodHours=stream.retention_hours
+                )
         for consumer in deployment.consumers:
             kinesis.register_stream_consumer(StreamARN=consumer.stream_arn, ConsumerName=consumer.name)
         for consumer in deployment.consumers:
