@@ -34,7 +34,7 @@ def cut(
     payload_max_bytes: int = PAYLOAD_MAX_BYTES,
 ) -> Cut:
     """The next batch. A ``count`` of 0 with ``is_closed`` means that the first record alone is too large."""
-    count, size = 0, envelope_bytes
+    count, size = 0, envelope_bytes - 1  # the first record has no comma before it
     for record in records:
         if count == batch_size or (window_end_s is not None and record.arrival_s >= window_end_s):
             return Cut(count, is_closed=True)
