@@ -396,6 +396,22 @@ def test_state_that_fits_no_event_is_dropped_and_counted_and_stops_nothing() -> 
     assert one.last_failure[0] == "Alleycat.StateTooLarge"
 
 
+def test_a_record_that_fits_without_its_windows_state_terminates_the_window_early() -> None:
+    one = schedule(tumbling_window_s=5, batch_size=1)
+    large = Record("2", 1001.0, b'"' + b"x" * (6 * 1024 * 1024 - 1000) + b'"')
+    polled(one, 1002.0, *records(1, arrival_s=1001.0), large, *records(3, arrival_s=1001.0))
+    done(one, 1002.0, one.next_action(1002.0), b'{"x":"' + b"x" * 1000 + b'"}')
+    early = one.next_action(1002.0)
+    assert numbers(early) == []
+    assert members(early)["isWindowTerminatedEarly"]
+    assert len(members(early)["state"]["x"]) == 1000
+    done(one, 1002.0, early)
+    following = one.next_action(1002.0)
+    assert numbers(following) == [2]
+    assert members(following)["state"] == {}
+    assert one.dropped_records == 0
+
+
 def test_a_delivery_must_be_reported_back_once() -> None:
     one = schedule(maximum_retry_attempts=0, on_failure_destination="arn:aws:s3:::dead")
     with pytest.raises(RuntimeError, match="no delivery"):
