@@ -261,6 +261,15 @@ def test_throttled_invocations_are_no_attempts() -> None:
     assert (one.dropped_records, one.retries, one.is_blocked) == (0, 0, False)
 
 
+def test_an_invocation_that_the_end_of_the_runtime_cut_off_counts_for_nothing() -> None:
+    one = schedule(maximum_retry_attempts=0)
+    polled(one, T, *records(1))
+    one.next_action(T)
+    one.on_invoke_result(Outcome(0, is_throttled=True, is_stopped=True), T)
+    assert (one.counts.invoked, one.counts.failed_invoke, one.checkpoint.sequence_number) == (0, 0, None)
+    assert numbers(one.next_action(T + 1)) == [1]
+
+
 def test_a_partial_failure_continues_at_the_reported_record_with_the_rest_of_its_batch() -> None:
     one = schedule(batch_size=4, maximum_retry_attempts=1)
     polled(one, T, *records(1, 2, 3, 4, 5, 6))

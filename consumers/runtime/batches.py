@@ -51,7 +51,8 @@ class Outcome:
 
     The first ``processed`` records of the batch are done. ``failure`` is None for a complete success, else
     ``(error type, message)``. ``state`` is the window's new state as JSON, None where there is none.
-    ``is_throttled``: the function was not invoked at all, which is no attempt. ``function_error`` is Lambda's
+    ``is_throttled``: the function was not invoked at all, which is no attempt; ``is_stopped`` besides: because the
+    runtime ends, which is not even a refusal. ``function_error`` is Lambda's
     X-Amz-Function-Error: "Unhandled", or None where the function answered and the answer reports the failure.
     """
 
@@ -59,6 +60,7 @@ class Outcome:
     failure: tuple[str, str] | None = None
     state: bytes | None = None
     is_throttled: bool = False
+    is_stopped: bool = False
     request_id: str = ""
     function_error: str | None = None
 

@@ -50,7 +50,7 @@ def outcome_of(result: InvokeResult, action: Invoke, *, report_batch_item_failur
     """What ``result`` means for the batch of ``action``."""
     # Stopped is neither a success nor an attempt: the batch is still the first after the checkpoint.
     if result.is_throttled or result.error_type == STOPPED:
-        return Outcome(0, is_throttled=True)
+        return Outcome(0, is_throttled=True, is_stopped=result.error_type == STOPPED)
     if result.payload is None:
         return Outcome(
             0,

@@ -188,9 +188,11 @@ class Lane:
             raise RuntimeError("no invocation is in flight")
         self._batch_opened_at = now
         sent = len(invocation.records)
-        self._counts.invoked += sent
+        if not outcome.is_stopped:
+            self._counts.invoked += sent
         if outcome.is_throttled or outcome.failure is not None:
-            self._counts.failed_invoke += sent - outcome.processed
+            if not outcome.is_stopped:
+                self._counts.failed_invoke += sent - outcome.processed
             if sent and not self._parts:
                 # Whatever else is read meanwhile, the same records are sent again.
                 self._parts.append(sent)
