@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from loadtests.limit_cost import dynamodb_cost, kinesis_cost
 from loadtests.peers import Peer, alleycat, installed, peer
 
 RECORDS_A_CALL = 500
@@ -242,6 +243,12 @@ def bench_producers() -> None:
         print(f"{f'KinesisProducer, {role}':<48}{medians[role]:>12,.0f} records/CPU s, {ratio:.1f}x boto3")
 
 
+def bench_limits() -> None:
+    print("\nWhat the limits cost: CPU time with them over CPU time without, median of pairs")
+    print(f"{'PutRecords (500 x 170 B)':<48}{kinesis_cost(put_body()):>12.3f}")
+    print(f"{'PutItem (1 KB)':<48}{dynamodb_cost():>12.3f}")
+
+
 def as_boto3(url: str, calls: int = 200) -> float:
     import boto3
 
@@ -294,7 +301,7 @@ def versions() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds to fill a server to a level")
-    parser.add_argument("--only", choices=("servers", "producers", "local"), help="run a part")
+    parser.add_argument("--only", choices=("servers", "producers", "local", "limits"), help="run a part")
     parser.add_argument("--role", choices=("boto3", "ordered", "unordered"), help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -306,6 +313,8 @@ def main() -> None:
     if options.only in (None, "local"):
         bench_encoder()
         bench_handler()
+    if options.only in (None, "limits"):
+        bench_limits()
     if options.only in (None, "producers"):
         bench_producers()
     if options.only in (None, "servers"):

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from simulator.cloud.limits import LimitSettings
+from simulator.cloud.limits import LimitSettings, with_settings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudError
 from simulator.consume_command import consume
 from simulator.deployment import Deployment, DeploymentError, load_deployment, to_dict
@@ -58,6 +58,10 @@ Port = Annotated[
     int, _flag("--port", env="PORT", help="Port of the embedded cloud; 0 takes a free one.", min=0, max=65535)
 ]
 Limits = Annotated[str, _flag("--limits", env="LIMITS", help="on, or off to admit everything.")]
+LimitOptions = Annotated[
+    list[str] | None,
+    _flag("--limit", env="LIMIT", help="A setting of the limits, NAME=VALUE, such as reshard_seconds=5; repeatable."),
+]
 Shards = Annotated[int | None, _flag("--shards", env="SHARDS", help="Shards of the stream.")]
 Wcu = Annotated[int | None, _flag("--wcu", env="WCU", help="Write capacity units of the table.")]
 Rcu = Annotated[int | None, _flag("--rcu", env="RCU", help="Read capacity units of the table.")]
@@ -98,6 +102,7 @@ def race(
         _flag("--consumers", env="CONSUMERS", help="Functions run here (local) or are deployed (deployed)."),
     ] = None,
     limits: Limits = "on",
+    limit: LimitOptions = None,
     host: Host = DEFAULT_HOST,
     port: Port = DEFAULT_PORT,
     deadline: Annotated[
@@ -129,7 +134,7 @@ def race(
         target=_one_of("--target", target, ("local", "aws")),
         host=_host(host),
         port=port,
-        limits=_limits(limits),
+        limits=_limits(limits, limit),
         run_consumers=_one_of(
             "--consumers", consumers or ("local" if target == "local" else "deployed"), ("local", "deployed")
         )
@@ -186,6 +191,7 @@ def cloud(
     host: Host = DEFAULT_HOST,
     port: Port = DEFAULT_PORT,
     limits: Limits = "on",
+    limit: LimitOptions = None,
     shards: Shards = None,
     wcu: Wcu = None,
     rcu: Rcu = None,
@@ -203,7 +209,7 @@ def cloud(
     deployment = None if empty else _deployment(config_env, template, settings, shards, wcu, rcu, window)
     # Waited for from here on, so that a Ctrl-C during the start is seen too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = CloudProcess(host=_host(host), port=port, settings=_limits(limits))
+    process = CloudProcess(host=_host(host), port=port, settings=_limits(limits, limit))
     try:
         with process:
             if deployment is not None:
@@ -311,8 +317,12 @@ def _classes(text: str) -> tuple[int, ...]:
     return found
 
 
-def _limits(value: str) -> LimitSettings:
-    return LimitSettings(enforced=_one_of("--limits", value, ("on", "off")) == "on")
+def _limits(value: str, given: list[str] | None) -> LimitSettings:
+    settings = LimitSettings(enforced=_one_of("--limits", value, ("on", "off")) == "on")
+    try:
+        return with_settings(given or [], settings)
+    except ValueError as error:
+        raise UsageError(f"--limit {error}") from None
 
 
 def _host(host: str) -> str:

@@ -17,7 +17,7 @@ import boto3
 import botocore.exceptions
 from botocore.config import Config
 
-from simulator.cloud.server import CloudProcess
+from simulator.cloud.server import CloudProcess, client_environment
 from simulator.deployment import ConsumerSpec, Deployment
 
 
@@ -57,18 +57,7 @@ def local_target(cloud: CloudProcess, region: str) -> Target:
 
 def endpoint_target(url: str, region: str) -> Target:
     """An embedded cloud, or another emulator, that somebody else runs at ``url``; any credentials will do."""
-    return Target(
-        "local",
-        region,
-        url,
-        {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
-        },
-    )
+    return Target("local", region, url, client_environment(url, region))
 
 
 def aws_target() -> Target:

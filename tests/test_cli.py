@@ -160,8 +160,8 @@ def test_the_second_interrupt_quits() -> None:
 
 
 @contextlib.contextmanager
-def running_cloud() -> Any:
-    process = started("cloud", "--port", "0", "--json")
+def running_cloud(*flags: str) -> Any:
+    process = started("cloud", "--port", "0", "--json", *flags)
     assert process.stdout is not None
     told = json.loads(process.stdout.readline())
     try:
@@ -209,6 +209,64 @@ def test_cloud_has_what_the_template_says_and_a_race_can_use_it(tmp_path: Path) 
         dynamodb = client("dynamodb", url)
         assert dynamodb.describe_table(TableName="alleycat-races")["Table"]["ItemCount"] > 0
         dynamodb.close()
+
+
+def test_resharding_during_a_race_keeps_every_number_and_every_bikers_order() -> None:
+    with running_cloud("--shards", "1", "--limit", "reshard_seconds=2") as told:
+        url = told["endpoint_url"]
+        keys = {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "x",
+            "AWS_SECRET_ACCESS_KEY": "y",
+            "AWS_REGION": "us-east-1",
+        }
+        process = subprocess.Popen(
+            [*ALLEYCAT, "race", "--target", "aws", "--consumers", "local", "--yes", "--json", "--shards", "1",
+             "-u", "100", "-t", "14s"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, **keys},
+        )  # fmt: skip
+        wait_until_riding(process)
+        kinesis = client("kinesis", url)
+        for target in (2, 4, 2):
+            until_active(kinesis)
+            kinesis.update_shard_count(StreamName="alleycat", TargetShardCount=target, ScalingType="UNIFORM_SCALING")
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        check_passed(process.returncode, json.loads(out), 1400)
+        until_active(kinesis)
+        seconds = seconds_by_racer(kinesis)
+        kinesis.close()
+    assert len(seconds) == 100
+    assert all(ridden == list(range(len(ridden))) or ridden == list(range(1, 15)) for ridden in seconds.values())
+    assert {len(ridden) for ridden in seconds.values()} == {14}
+
+
+def until_active(kinesis: Any) -> list[dict[str, Any]]:
+    """Wait out an UPDATING; the shards of the stream."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        summary = kinesis.describe_stream_summary(StreamName="alleycat")["StreamDescriptionSummary"]
+        if summary["StreamStatus"] == "ACTIVE":
+            return list(kinesis.list_shards(StreamName="alleycat")["Shards"])
+        time.sleep(0.1)
+    raise AssertionError("the stream stays UPDATING")
+
+
+def seconds_by_racer(kinesis: Any) -> dict[int, list[int]]:
+    """What each biker sent, in the order a consumer reads it: parents before children."""
+    found: dict[int, list[int]] = {}
+    shards = until_active(kinesis)
+    # Shard ids grow over a stream's life, so a parent's is lower than its children's.
+    for shard in sorted(shards, key=lambda one: one["ShardId"]):
+        assert all(shard.get(parent, "") < shard["ShardId"] for parent in ("ParentShardId", "AdjacentParentShardId"))
+        iterator = kinesis.get_shard_iterator(
+            StreamName="alleycat", ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        records = kinesis.get_records(ShardIterator=iterator)["Records"]
+        for record in records:
+            message = json.loads(record["Data"])
+            found.setdefault(message["racerId"], []).append(message["second"])
+    return found
 
 
 def test_bad_telemetry_is_kept_with_its_reason_and_the_race_goes_on(tmp_path: Path) -> None:
@@ -288,6 +346,8 @@ def _port_of_child(pid: int) -> int:
         (["race", "--template", "nix.yaml"], 2, "cannot read the template"),
         (["race", "--out", "/proc/nothing"], 2, "choose a directory that can be written"),
         (["race", "--limits", "maybe"], 2, "choose on or off"),
+        (["cloud", "--limit", "nix=1"], 2, "--limit 'nix=1': there is no such setting; there are enforced, "),
+        (["race", "--limit", "reshard_seconds=soon"], 2, "reshard_seconds is a number of 0 or more"),
         (["race", "--consumers", "deployed"], 2, "goes with --target aws"),
         (["race", "--port", "99999"], 2, "--port"),
         (["template", "--template", "README.md"], 2, "README.md"),

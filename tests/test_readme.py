@@ -60,13 +60,23 @@ def test_make_targets_exist() -> None:
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-def test_the_python_example(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+def test_the_python_examples(tmp_path: Path) -> None:
+    for_pytest, plain = re.findall(r"```python\n(.*?)```", README, re.S)
     done = subprocess.run(
-        [sys.executable, "-c", example], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+        [sys.executable, "-c", plain], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("http://127.0.0.1:")
+    (tmp_path / "test_example.py").write_text(for_pytest)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_the_sample_output_is_what_the_code_prints() -> None:

@@ -30,7 +30,7 @@ from simulator.cloud.kinesis_wire import JSON_WIRE, Wire
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
 from simulator.cloud.sequence import parse as parse_sequence
-from simulator.cloud.stream import PutEntry, PutResult, Stream, key_bytes
+from simulator.cloud.stream import NAMESPACE, PutEntry, PutResult, Stream, key_bytes
 
 TARGET = "Kinesis_20131202"
 _max_call_bytes = int(limits.PUT_RECORDS_MAX_BYTES)
@@ -150,6 +150,7 @@ class KinesisApi:
     # -- PutRecords ------------------------------------------------------------------------------------
 
     def _put_records(self, kinesis: Kinesis, body: bytes, wire: Wire) -> _PutRecordsAnswer:
+        began = time.perf_counter()
         request = self._put_records_request(body, wire)
         if request.DryRun:
             raise not_simulated("DryRun")
@@ -166,6 +167,7 @@ class KinesisApi:
         if total > _max_call_bytes:
             raise AwsError("InvalidArgumentException", f"Records size exceeds {_max_call_bytes // limits.MIB} MB limit")
         results = stream.put_records(request.Records, now)
+        _record_latency(stream, "PutRecords", began, now)
         failed = sum(result.ErrorCode is not None for result in results)
         return _PutRecordsAnswer(failed, results, "NONE" if stream.encryption_key is None else "KMS")
 
@@ -186,10 +188,17 @@ class KinesisApi:
         )
 
 
+def _record_latency(stream: Stream, operation: str, began: float, now: float) -> None:
+    """``<operation>.Latency`` in ms, of the successful call that began at ``began`` (``time.perf_counter``)."""
+    elapsed_ms = (time.perf_counter() - began) * 1000
+    stream.metrics.record(NAMESPACE, f"{operation}.Latency", (("StreamName", stream.name),), elapsed_ms, now)
+
+
 # -- PutRecord -----------------------------------------------------------------------------------------
 
 
 def _put_record(kinesis: Kinesis, request: dict[str, Any], now: float) -> dict[str, Any]:
+    began = time.perf_counter()
     _require_key(request, "partitionKey")
     stream = stream_of(kinesis, request)
     stream.require_usable(now)
@@ -202,6 +211,7 @@ def _put_record(kinesis: Kinesis, request: dict[str, Any], now: float) -> dict[s
     (result,) = stream.put_records([entry], now, "PutRecord")
     if result.ErrorCode is not None:
         raise AwsError(result.ErrorCode, result.ErrorMessage)
+    _record_latency(stream, "PutRecord", began, now)
     encryption = "NONE" if stream.encryption_key is None else "KMS"
     return {"ShardId": result.ShardId, "SequenceNumber": result.SequenceNumber, "EncryptionType": encryption}
 

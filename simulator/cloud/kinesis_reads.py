@@ -140,6 +140,7 @@ def _seq_ix(stream: Stream, shard: Shard, number: str) -> int:
 
 
 def get_records(kinesis: Kinesis, request: dict[str, Any], now: float) -> _GetRecordsAnswer:
+    began = time.perf_counter()
     stream, iterator = _read_iterator(kinesis, request, now)
     stream.settle(now)
     shard = stream.shards[iterator.shard_index]
@@ -164,6 +165,8 @@ def get_records(kinesis: Kinesis, request: dict[str, Any], now: float) -> _GetRe
         answer.ChildShards = [child_shard(child) for child in shard.children]
     age_ms = int(now * 1000) - stored[-1].arrival_ms if stored and answer.MillisBehindLatest else 0
     _record_get(kinesis.metrics, dimensions, shard_dimensions, len(stored), size, age_ms, now)
+    latency_ms = (time.perf_counter() - began) * 1000
+    kinesis.metrics.record(NAMESPACE, "GetRecords.Latency", dimensions, latency_ms, now)
     return answer
 
 

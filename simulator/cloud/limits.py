@@ -13,7 +13,8 @@ L inferred; those marked L are settings of :class:`LimitSettings` where a user c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -136,6 +137,32 @@ class LimitSettings:
     stream_transition_seconds: float = 0.0
     control_rate_factor: float = 1.0
     dynamodb_burst_seconds: float = BURST_SECONDS.value
+
+
+def with_settings(given: Sequence[str], settings: LimitSettings | None = None) -> LimitSettings:
+    """``settings`` with each ``NAME=VALUE`` of ``given`` laid over; the names are those of :class:`LimitSettings`.
+
+    :raises ValueError: with one line that says what can be set.
+    """
+    settings = settings or LimitSettings()
+    known = {one.name: one for one in fields(settings)}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in known:
+            raise ValueError(f"{text!r}: there is no such setting; there are {', '.join(known)}")
+        if isinstance(getattr(settings, name), bool):
+            if value not in ("true", "false"):
+                raise ValueError(f"{text!r}: {name} is true or false")
+            settings = replace(settings, **{name: value == "true"})
+            continue
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number < math.inf:
+            raise ValueError(f"{text!r}: {name} is a number of 0 or more")
+        settings = replace(settings, **{name: number})  # type: ignore[arg-type]
+    return settings
 
 
 class TokenBucket:

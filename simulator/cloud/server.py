@@ -7,7 +7,7 @@ engines live in the process that serves them.
 In someone's test::
 
     with CloudProcess() as cloud:
-        boto3.client("kinesis", endpoint_url=cloud.endpoint_url, ...)
+        kinesis = cloud.client("kinesis")
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Self
@@ -30,6 +31,7 @@ from simulator.cloud.limits import LimitSettings
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 4566
+DEFAULT_REGION = "us-east-1"
 START_TIMEOUT_S = 30.0
 
 
@@ -122,6 +124,17 @@ def run(coroutine: Any) -> None:
             runner.run(coroutine)
 
 
+def client_environment(endpoint_url: str, region: str) -> dict[str, str]:
+    """The variables with which any AWS client or process uses an embedded cloud at ``endpoint_url``."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+    }
+
+
 class CloudProcess:
     """The embedded cloud in a process of its own, so that it shares no core time with its clients by accident.
 
@@ -145,6 +158,31 @@ class CloudProcess:
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    def environment(self, region: str = DEFAULT_REGION) -> dict[str, str]:
+        """The variables with which any AWS client or process uses this cloud."""
+        return client_environment(self.endpoint_url, region)
+
+    def client(self, service: str, region: str = DEFAULT_REGION, **settings: Any) -> Any:
+        """A boto3 client of ``service``; ``settings`` are members of botocore's Config."""
+        import boto3
+        from botocore.config import Config
+
+        settings.setdefault("s3", {"addressing_style": "path"})
+        session = boto3.session.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=region)
+        return session.client(service, endpoint_url=self.endpoint_url, config=Config(**settings))
+
+    def reset(self) -> None:
+        """Forget every stream, table, bucket and queue, as between two tests.
+
+        :raises CloudError: when the cloud does not answer.
+        """
+        request = urllib.request.Request(f"{self.endpoint_url}/_alleycat/reset", method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=START_TIMEOUT_S):
+                pass
+        except OSError as error:
+            raise CloudError(f"the embedded cloud at {self.endpoint_url} could not be reset: {error}") from None
 
     def poll(self) -> int | None:
         """The exit code of a cloud that has died; None while it runs."""
