@@ -13,6 +13,9 @@ from simulator.deployment import Deployment
 
 SHARD_HOUR = 0.015  # price list 2024-07
 PUT_PAYLOAD_UNIT_MILLION = 0.014  # per million 25 KB units, each record rounded up; price list 2024-07
+ON_DEMAND_STREAM_HOUR = 0.04  # On-demand Standard; aws-samples, 2026
+ON_DEMAND_GB_IN = 0.08  # each record rounded up to 1 KB; aws-samples, 2026
+ON_DEMAND_GB_OUT = 0.04  # aws-samples, 2026
 WCU_HOUR = 0.00065  # price list 2024-11
 RCU_HOUR = 0.00013  # price list 2024-11
 LAMBDA_REQUEST_MILLION = 0.20  # price list 2024-07
@@ -41,11 +44,31 @@ def estimate(deployment: Deployment, messages: int, seconds: int) -> list[CostLi
     invocations = functions * shards * seconds
     gigabyte_seconds = sum(function.memory_mb / 1024 for function in deployment.functions) * shards * seconds
     return [
-        CostLine(f"{shards} shards for {hours} h", shards * hours * SHARD_HOUR),
-        CostLine(f"{messages:,} PUT payload units", messages / 1e6 * PUT_PAYLOAD_UNIT_MILLION),
+        *_streams(deployment, messages, hours),
         CostLine(f"{wcu:,.0f} WCU and {rcu:,.0f} RCU for {hours} h", hours * (wcu * WCU_HOUR + rcu * RCU_HOUR)),
         CostLine(
             f"up to {invocations:,} invocations",
             invocations / 1e6 * LAMBDA_REQUEST_MILLION + gigabyte_seconds * LAMBDA_GB_SECOND,
         ),
     ]
+
+
+def _streams(deployment: Deployment, messages: int, hours: int) -> list[CostLine]:
+    """Every message goes to every stream, and every function on one reads it: messages are below 1 KB."""
+    lines = []
+    for stream in deployment.streams:
+        if stream.mode == "ON_DEMAND":
+            readers = sum(
+                source.source_name == stream.name
+                for function in deployment.functions
+                for source in function.event_sources
+            )
+            gigabytes = messages * 1024 / 1e9
+            usd = hours * ON_DEMAND_STREAM_HOUR + gigabytes * (ON_DEMAND_GB_IN + readers * ON_DEMAND_GB_OUT)
+            lines.append(CostLine(f"on-demand stream {stream.name} for {hours} h", usd))
+        else:
+            lines += [
+                CostLine(f"{stream.shard_count} shards for {hours} h", stream.shard_count * hours * SHARD_HOUR),
+                CostLine(f"{messages:,} PUT payload units", messages / 1e6 * PUT_PAYLOAD_UNIT_MILLION),
+            ]
+    return lines

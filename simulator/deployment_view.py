@@ -21,7 +21,13 @@ def render(deployment: Deployment) -> RenderableType:
         (
             "Streams",
             [
-                (one.name, f"{one.shard_count:,} shard{'s' if one.shard_count > 1 else ''}", f"{one.retention_hours} h")
+                (
+                    one.name,
+                    "on demand"
+                    if one.mode == "ON_DEMAND"
+                    else f"{one.shard_count:,} shard{'s' if one.shard_count > 1 else ''}",
+                    f"{one.retention_hours} h",
+                )
                 for one in deployment.streams
             ],
         ),

@@ -25,6 +25,9 @@ class TargetError(Exception):
     """The target could not be reached, or lacks what the race needs. The text says what to do (exit code 3)."""
 
 
+_DEFAULT_RETENTION_HOURS = 24
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """``kind`` is ``local`` or ``aws``; ``environment`` is what functions need to find the same place."""
@@ -100,9 +103,13 @@ def provision(target: Target, deployment: Deployment) -> None:
     with reaching(target, "creating the stream"):
         kinesis = target.client("kinesis")
         for stream in deployment.streams:
-            kinesis.create_stream(StreamName=stream.name, ShardCount=stream.shard_count)
+            kinesis.create_stream(**stream.create_stream_kwargs())
         for stream in deployment.streams:
             kinesis.get_waiter("stream_exists").wait(StreamName=stream.name, WaiterConfig={"Delay": 1})
+            if stream.retention_hours != _DEFAULT_RETENTION_HOURS:
+                kinesis.increase_stream_retention_period(
+                    StreamName=stream.name, RetentionPeriodHours=stream.retention_hours
+                )
         for consumer in deployment.consumers:
             kinesis.register_stream_consumer(StreamARN=consumer.stream_arn, ConsumerName=consumer.name)
         for consumer in deployment.consumers:

@@ -211,9 +211,9 @@ FUNCTION = (
             "ShardCount must be a whole number from 1",
         ),
         (
-            "  S:\n    Type: AWS::Kinesis::Stream\n    Properties:\n      StreamModeDetails: {StreamMode: ON_DEMAND}\n",
+            "  S:\n    Type: AWS::Kinesis::Stream\n    Properties:\n      StreamModeDetails: {StreamMode: SOMETIMES}\n",
             17,
-            "ON_DEMAND is not supported; use PROVISIONED",
+            "StreamMode",
         ),
         ("  B: {Type: AWS::S3::Bucket}\n  B: {Type: AWS::S3::Bucket}\n", 15, "key B is given twice"),
         ("  A: [\n", 15, "not valid YAML"),

@@ -301,3 +301,11 @@ def test_what_reserved_concurrency_refuses_is_sent_again_and_is_no_retry(stage: 
     assert function.throttles > 0
     assert (function.invocations, function.errors, function.cold_starts) == (2, 0, 1), "the second is warm"
     assert shard_of(runtime, S0).retries + shard_of(runtime, S1).retries == 0
+
+
+def test_the_iterator_age_is_that_of_the_last_record_of_a_batch(stage: Stage) -> None:
+    put(stage, "a", "first", age_s=1000)
+    put(stage, "a", "last", age_s=100)
+    runtime = start(stage, "batch")
+    catch_up(runtime)
+    assert 100_000 <= runtime.statistics().functions["F"].iterator_age_ms < 1_000_000

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 from template_files import EVENT, FUNCTION, SAM, STREAM, fails, load, write
 
+from simulator.cloud.server import CloudProcess
 from simulator.deployment import Deployment, DeploymentError, TemplateError, load_deployment, to_dict
 from simulator.deployment_view import render
+from simulator.target import local_target, provision
 from simulator.template import nodes
-from simulator.template.support import IGNORED, NOT_YET, UNDERSTOOD
+from simulator.template.support import IGNORED, UNDERSTOOD
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ROOT / "template.yaml"
@@ -413,9 +415,9 @@ def test_a_start_at_a_time(tmp_path: Path) -> None:
         (STREAM.replace("1", "0  #<<"), "Stream: ShardCount must be a whole number from 1 to 20,000, not '0'"),
         (STREAM.replace("      ShardCount: 1\n", "      Name: x\n"), "Stream: ShardCount is missing"),
         (STREAM + "      RetentionPeriodHours: 12  #<<\n", "RetentionPeriodHours must be a whole number from 24"),
-        (STREAM + "      StreamModeDetails: {StreamMode: ON_DEMAND}  #<<\n", "ON_DEMAND is not supported; use PROV"),
+        (STREAM.replace("1\n", "1  #<<\n") + "      StreamModeDetails: {StreamMode: ON_DEMAND}\n", "has no ShardCount"),
         (STREAM + "      StreamModeDetails: ON_DEMAND  #<<\n", "StreamModeDetails must be a mapping"),
-        (STREAM + "      MaxRecordSizeInKiB: 2048  #<<\n", "the property MaxRecordSizeInKiB of AWS::Kinesis::Stream"),
+        (STREAM + "      MaxRecordSizeInKiB: 512  #<<\n", "MaxRecordSizeInKiB must be a whole number from 1,0"),
         (STREAM + "      Name: a b  #<<\n", "'a b' is not a possible Name; it must match"),
         (STREAM + "      Name: x\n  Other:  #<<\n    Type: AWS::Kinesis::Stream\n    Properties: {ShardCount: 1, Name: x}",  # noqa: E501
          "Stream and Other are both named x"),
@@ -567,8 +569,39 @@ def test_no_property_is_both_understood_and_ignored() -> None:
     assert set(IGNORED) == set(UNDERSTOOD)
     for kind, properties in UNDERSTOOD.items():
         assert not set(properties) & set(IGNORED[kind])
-    for kind, _ in NOT_YET:
-        assert kind in UNDERSTOOD
+
+
+def test_an_on_demand_stream_with_long_retention_and_large_records(tmp_path: Path) -> None:
+    from simulator.cost import estimate
+
+    path = tmp_path / "template.yaml"
+    path.write_text(
+        "Resources:\n  Stream:\n    Type: AWS::Kinesis::Stream\n    Properties:\n      Name: large\n"
+        "      StreamModeDetails: {StreamMode: ON_DEMAND}\n      RetentionPeriodHours: 48\n"
+        "      MaxRecordSizeInKiB: 2048\n"
+    )
+    found = load_deployment(path)
+    assert found.streams[0].create_stream_kwargs() == {
+        "StreamName": "large",
+        "StreamModeDetails": {"StreamMode": "ON_DEMAND"},
+        "MaxRecordSizeInKiB": 2048,
+    }
+    assert "on demand" in shown(found)
+    # 0.04 an hour and 0.08 a GB of records rounded up to a kilobyte.
+    assert estimate(found, 1_000_000, 60)[0].usd == pytest.approx(0.04 + 1.024 * 0.08)
+
+
+def test_provisioning_makes_what_the_template_says(cloud: CloudProcess, tmp_path: Path) -> None:
+    name = f"large-{tmp_path.name[-12:]}"
+    path = tmp_path / "template.yaml"
+    path.write_text(
+        f"Resources:\n  Stream:\n    Type: AWS::Kinesis::Stream\n    Properties:\n      Name: {name}\n"
+        "      StreamModeDetails: {StreamMode: ON_DEMAND}\n      RetentionPeriodHours: 48\n"
+    )
+    provision(local_target(cloud, "us-east-1"), load_deployment(path))
+    described = cloud.client("kinesis").describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+    assert (described["RetentionPeriodHours"], described["OpenShardCount"]) == (48, 4)
+    assert described["StreamModeDetails"] == {"StreamMode": "ON_DEMAND"}
 
 
 # -- what is shown -------------------------------------------------------------------------------------

@@ -73,7 +73,9 @@ def _filtered(stream: Stream, asked: dict[str, Any], now: float) -> list[Shard]:
 
 def update_shard_count(kinesis: Kinesis, request: dict[str, Any], now: float) -> dict[str, Any]:
     stream, target = stream_of(kinesis, request), request["TargetShardCount"]
-    kinesis.require_shards(target - len(stream.open_shards(now)), now)
+    current = len(stream.open_shards(now))
+    if current < target <= 2 * current:
+        kinesis.require_shards(target - current, now)
     current = resharding.update_shard_count(stream, target, now)
     return {
         "StreamName": stream.name,

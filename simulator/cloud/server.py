@@ -124,10 +124,10 @@ def run(coroutine: Any) -> None:
             runner.run(coroutine)
 
 
-def client_environment(endpoint_url: str, region: str) -> dict[str, str]:
-    """The variables with which any AWS client or process uses an embedded cloud at ``endpoint_url``."""
+def client_environment(url: str, region: str) -> dict[str, str]:
+    """The variables with which any AWS client or process uses an emulator at ``url``."""
     return {
-        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ENDPOINT_URL": url,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_REGION": region,

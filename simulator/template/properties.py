@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from simulator.template.errors import TemplateError
 from simulator.template.intrinsics import scalar_text
 from simulator.template.nodes import ListNode, MapNode
-from simulator.template.support import NOT_YET
 
 
 class Properties:
@@ -100,16 +98,3 @@ class Properties:
         if None in texts:
             raise self.error(key, f"{key} must be a list of texts")
         return [text for text in texts if text is not None]
-
-    def not_yet(self, key: str, value: Any) -> None:
-        """Refuse ``value`` when the table of what is not acted on yet says so."""
-        entry = (self.kind, key)
-        if entry in NOT_YET and value != NOT_YET[entry]:
-            accepted = NOT_YET[entry]
-            if isinstance(accepted, str):
-                raise self.error(key, f"{key} {value} is not supported", f"use {accepted}")
-            raise self.error(key, f"{key} is not acted on yet", f"leave it out, or at {_written(accepted)}")
-
-
-def _written(value: Any) -> str:
-    return "{}" if value == {} else scalar_text(value) or str(value)

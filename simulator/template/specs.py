@@ -10,13 +10,24 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A provisioned Kinesis stream."""
+    """A Kinesis stream. ``mode`` is PROVISIONED or ON_DEMAND, which begins with four shards."""
 
     logical_id: str
     name: str
     arn: str
     shard_count: int
     retention_hours: int = 24
+    mode: str = "PROVISIONED"
+    max_record_kib: int = 1024
+
+    def create_stream_kwargs(self) -> dict[str, Any]:
+        """Arguments for boto3's ``create_stream``."""
+        asked: dict[str, Any] = {"StreamName": self.name, "StreamModeDetails": {"StreamMode": self.mode}}
+        if self.mode == "PROVISIONED":
+            asked["ShardCount"] = self.shard_count
+        if self.max_record_kib != 1024:
+            asked["MaxRecordSizeInKiB"] = self.max_record_kib
+        return asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ MAX_LSI = 5
 MAX_GSI = 20
 MAX_SHARDS = 20_000
 MAX_RETENTION_HOURS = 8760
+ON_DEMAND_SHARDS = 4
+RECORD_KIB = (1024, 10_240)
 
 _INDEX_NAME = r"[a-zA-Z0-9_.-]{3,255}"
 _KEY_MEMBERS = ("AttributeName", "KeyType")
@@ -28,15 +30,19 @@ Keys = tuple[tuple[str, str], ...]
 
 def stream(logical_id: str, properties: Properties, names: Names) -> StreamSpec:
     """AWS::Kinesis::Stream."""
-    mode = properties.part("StreamModeDetails", ("StreamMode",))
-    mode.not_yet("StreamMode", mode.one_of("StreamMode", ("PROVISIONED", "ON_DEMAND"), "PROVISIONED"))
+    given = properties.part("StreamModeDetails", ("StreamMode",))
+    mode = given.one_of("StreamMode", ("PROVISIONED", "ON_DEMAND"), "PROVISIONED")
+    if mode == "ON_DEMAND" and "ShardCount" in properties:
+        raise properties.error("ShardCount", "an ON_DEMAND stream has no ShardCount", "leave it out")
     name = names.name(logical_id)
     return StreamSpec(
         logical_id,
         name,
         names.arn(properties.kind, name),
-        properties.whole("ShardCount", 1, MAX_SHARDS),
+        properties.whole("ShardCount", 1, MAX_SHARDS) if mode == "PROVISIONED" else ON_DEMAND_SHARDS,
         properties.whole("RetentionPeriodHours", 24, MAX_RETENTION_HOURS, 24),
+        mode,
+        properties.whole("MaxRecordSizeInKiB", *RECORD_KIB, RECORD_KIB[0]),
     )
 
 

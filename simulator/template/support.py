@@ -7,7 +7,7 @@ with its reason), or neither, which is an error: silence about a setting that ch
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 STREAM: Final = "AWS::Kinesis::Stream"
 CONSUMER: Final = "AWS::Kinesis::StreamConsumer"
@@ -152,7 +152,7 @@ _MAPPING_UNDERSTOOD = (
     "Enabled",
 )
 UNDERSTOOD: Final[Mapping[str, tuple[str, ...]]] = {
-    STREAM: ("Name", "ShardCount", "RetentionPeriodHours", "StreamModeDetails"),
+    STREAM: ("Name", "ShardCount", "RetentionPeriodHours", "StreamModeDetails", "MaxRecordSizeInKiB"),
     CONSUMER: ("ConsumerName", "StreamARN"),
     TABLE: (
         "TableName",
@@ -182,11 +182,6 @@ IGNORED_EVENTS: Final[Mapping[str, str]] = {
     "HttpApi": "web APIs are not simulated",
     "Schedule": "schedules are not simulated",
     "ScheduleV2": "schedules are not simulated",
-}
-
-# What the runtime and the cloud do not act on yet, each with the value that changes nothing and so is accepted.
-NOT_YET: Final[Mapping[tuple[str, str], Any]] = {
-    (STREAM, "StreamMode"): "PROVISIONED",
 }
 
 
