@@ -121,7 +121,8 @@ def interpret(
         return Outcome(0, (_BAD_ITEMS, f"batchItemFailures is malformed: {error}"))
     if not items:
         return Outcome(total, state=state)
-    positions = {number: position for position, number in enumerate(sequence_numbers)}
+    # User records that were aggregated share a number, and the first of them is where to begin again.
+    positions = {number: total - 1 - place for place, number in enumerate(reversed(sequence_numbers))}
     processed = total
     for item in items:
         position = positions.get(item.itemIdentifier or "")

@@ -55,8 +55,8 @@ def failure_record(
         "timestamp": _iso(now, "milliseconds"),
         BATCH_INFO[mapping.source_kind]: {
             "shardId": shard_id,
-            "startSequenceNumber": first.sequence_number,
-            "endSequenceNumber": last.sequence_number,
+            "startSequenceNumber": first.aws_sequence_number,
+            "endSequenceNumber": last.aws_sequence_number,
             "approximateArrivalOfFirstRecord": _iso(first.arrival_s, precision),
             "approximateArrivalOfLastRecord": _iso(last.arrival_s, precision),
             "batchSize": len(discard.records),

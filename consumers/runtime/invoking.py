@@ -60,7 +60,7 @@ def outcome_of(result: InvokeResult, action: Invoke, *, report_batch_item_failur
         )
     outcome = interpret(
         result.payload,
-        [record.sequence_number for record in action.records],
+        [record.aws_sequence_number for record in action.records],
         report_batch_item_failures=report_batch_item_failures,
         is_windowed=action.window is not None,
         is_final=action.is_final,

@@ -29,6 +29,7 @@ from consumers.runtime.sources import ShardReader, Source, SourceError
 from consumers.runtime.statistics import Failure, FunctionMeter, ShardStatistics
 
 TRIM_HORIZON: Mapping[str, str | float] = {"ShardIteratorType": "TRIM_HORIZON"}
+FOREIGN_KEYS = "Alleycat.KeysOfOtherShards"
 LONGEST_NAP_S = 1.0
 """A thread looks at the clock at least this often, so that a clock set back is noticed."""
 LONGEST_NAP_OF_LANES_S = 0.2
@@ -252,7 +253,12 @@ class ShardPoller:
             self._poll_failed(error)
             return
         if read is not None:
+            if read.dropped:
+                problem = f"{read.dropped} aggregated records were dropped: their keys belong to other shards"
+                self._record_error(FOREIGN_KEYS, problem)
             with self._lock:
+                self._counts.dropped_records += read.dropped
+                self._counts.dropped += read.dropped
                 self._schedule.on_poll_result(
                     read.began, context.clock(), read.records, read.millis_behind, shard_ended=read.shard_ended
                 )
