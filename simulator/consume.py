@@ -19,7 +19,15 @@ from typing import Any, Protocol
 
 from consumers.runtime import Runtime, RuntimeStatistics, cold_start_problem
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudError, CloudProcess
-from simulator.deployment import ACCOUNT_ID, DEFAULT_REGION, Deployment, DeploymentError, FunctionSpec, load_deployment
+from simulator.deployment import (
+    ACCOUNT_ID,
+    DEFAULT_REGION,
+    Deployment,
+    DeploymentError,
+    FunctionSpec,
+    StreamSpec,
+    load_deployment,
+)
 from simulator.flags import UsageError
 from simulator.local_functions import function_config, mapping_config, runtime_on
 from simulator.target import Target, TargetError, aws_target, endpoint_target, local_target, provision, reaching
@@ -166,7 +174,12 @@ class Consumption:
                 identity = replace(target, endpoint_url=settings.endpoint_url).client("sts", connect_timeout=5)
                 account_id = str(identity.get_caller_identity()["Account"])
         return load_deployment(
-            settings.template, settings.config_env, settings.overrides, region=region, account_id=account_id
+            settings.template,
+            settings.config_env,
+            settings.overrides,
+            region=region,
+            account_id=account_id,
+            outside_streams=True,
         )
 
     def _functions(self, deployment: Deployment) -> list[FunctionSpec]:
@@ -227,7 +240,10 @@ class Consumption:
                 raise Killed from None
             raise
         target = local_target(self._cloud, deployment.region)
-        provision(target, deployment)
+        outside = _outside_streams(deployment)
+        provision(target, replace(deployment, streams=(*deployment.streams, *outside)))
+        for stream in outside:
+            self.view.note(f"the template does not declare the stream {stream.name}; it has one shard here")
         self.view.note(f"AWS endpoint: {self._cloud.endpoint_url} (any credentials), with what the template declares")
         return target
 
@@ -293,6 +309,15 @@ class Consumption:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _outside_streams(deployment: Deployment) -> list[StreamSpec]:
+    """Kinesis streams that feed functions and that other templates declare."""
+    declared = {one.name for one in deployment.streams}
+    sources = [one for function in deployment.functions for one in function.event_sources if one.kind == "Kinesis"]
+    names = sorted({one.source_name for one in sources} - declared)
+    prefix = f"arn:aws:kinesis:{deployment.region}:{deployment.account_id}:stream/"
+    return [StreamSpec(name, name, prefix + name, 1) for name in names]
 
 
 def _is_embedded_cloud(url: str) -> bool:

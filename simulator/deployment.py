@@ -62,11 +62,14 @@ def load_deployment(
     samconfig: Path | None = None,
     region: str = DEFAULT_REGION,
     account_id: str = ACCOUNT_ID,
+    *,
+    outside_streams: bool = False,
 ) -> Deployment:
     """Read a template with the sizes of ``config_env`` and ``overrides`` on top.
 
     ``template=None`` is ``template.yaml`` of the current directory, or the project's own. ``samconfig=None`` is
-    ``samconfig.toml`` beside the template, which need not be there for the environment ``default``.
+    ``samconfig.toml`` beside the template, which need not be there for the environment ``default``. With
+    ``outside_streams``, functions may be fed by streams that other templates declare.
 
     :raises DeploymentError: with one line that says what is wrong, where, and what to do.
     """
@@ -79,7 +82,7 @@ def load_deployment(
     )
     parameters = resolve_parameters(sections["Parameters"], path, environment, overrides or {})
     place = Place(region, account_id, environment.stack_name or STACK_NAME)
-    return resources.build(sections, path, config_env, parameters, place)
+    return resources.build(sections, path, config_env, parameters, place, outside_streams=outside_streams)
 
 
 def to_dict(value: Any) -> Any:

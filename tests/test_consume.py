@@ -304,6 +304,24 @@ def test_a_registered_consumer_of_the_template_is_pushed_to(project: Project) ->
     assert project.written() == [consumer["ConsumerARN"]]
 
 
+def test_a_stream_of_another_template_is_read_too(project: Project) -> None:
+    project.create()
+    project.put("theirs")
+    template = TEMPLATE.replace(
+        "  Clicks: {Type: AWS::Kinesis::Stream, Properties: {Name: !Ref Name, ShardCount: 2}}\n", ""
+    )
+    project.write(template.replace("!GetAtt Clicks.Arn", "!Sub 'arn:aws:kinesis:eu-west-1:1:stream/${Name}'"), APP)
+    process = project.start("--functions", "Count")
+    eventually(project.written)
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 130
+    assert project.written() == ["theirs"]
+    own = project.command("--port", "0", "--functions", "Count", "-t", "1s")
+    done = subprocess.run(own, capture_output=True, text=True, timeout=60, check=True)
+    assert f"the template does not declare the stream {project.name}; it has one shard here" in done.stderr
+    assert "CountClicks" in done.stdout
+
+
 def test_a_cloud_that_runs_on_the_port_is_used(project: Project) -> None:
     project.create()
     project.put("here")

@@ -120,7 +120,7 @@ def test_no_batch_exceeds_a_limit_and_none_is_smaller_than_it_must_be(
         return (
             count <= batch_size
             and count <= window_end_s
-            and (count == 0 or envelope + sum(size + 1 for size in sizes[:count]) <= 100)
+            and (count == 0 or envelope + sum(sizes[:count]) + count - 1 <= 100)
         )
 
     assert fits(found.count)

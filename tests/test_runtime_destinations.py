@@ -82,8 +82,13 @@ def test_a_reported_partial_failure_has_a_null_function_error() -> None:
 
 def test_records_that_were_too_old_have_no_response() -> None:
     found = document(Discard(RECORDS, "RecordAgeExceeded", 0, "r"))
-    assert "responseContext" not in found
-    assert found["requestContext"]["condition"] == "RecordAgeExceeded"
+    assert list(found) == ["requestContext", "version", "timestamp", "KinesisBatchInfo"]
+    assert found["requestContext"] == {
+        "requestId": "r",
+        "functionArn": FUNCTION_ARN,
+        "condition": "RecordAgeExceeded",
+        "approximateInvokeCount": 1,
+    }
     assert "responseContext" not in document(Discard(RECORDS, "RecordAgeExceeded", 4, "r")), "nor after failures"
 
 

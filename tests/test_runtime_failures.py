@@ -229,7 +229,8 @@ def test_records_that_are_too_old_are_told_and_not_processed(stage: Stage, queue
     assert stage.data() == ["new"]
     (message,) = queue.messages
     assert message["requestContext"]["condition"] == "RecordAgeExceeded"
-    assert message["requestContext"]["approximateInvokeCount"] == 0
+    assert message["requestContext"]["approximateInvokeCount"] == 1, "as recorded, though it was not invoked"
+    assert message["KinesisBatchInfo"]["batchSize"] == 1
     assert "responseContext" not in message
 
 

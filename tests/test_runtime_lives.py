@@ -262,3 +262,48 @@ def test_with_windows_too_nothing_is_lost_unseen_and_none_stays_open(world: Worl
         assert len(wanted) == sum(map(bool, world.processed.values())) + one.counts.dropped_records
     if world.config.maximum_retry_attempts < 0 and world.config.maximum_record_age_s < 0:
         assert set(world.processed) == wanted
+
+
+SIZES = {n: b"x" * n for n in (10, 1_000_000, 2_500_000, PAYLOAD_MAX_BYTES - 14, PAYLOAD_MAX_BYTES - 13)}
+
+
+@given(
+    st.lists(st.sampled_from(sorted(SIZES)), max_size=8), st.integers(1, 5), st.integers(1, 3), st.lists(st.booleans())
+)
+@settings(max_examples=60, deadline=None)
+def test_no_event_is_larger_than_a_batch_or_six_megabytes_and_no_record_is_left_behind(
+    sizes: list[int], batch_size: int, lanes: int, fails: list[bool]
+) -> None:
+    config = MappingConfig(
+        name="m",
+        function_name="f",
+        stream_name="alleycat",
+        stream_arn=ARN,
+        batch_size=batch_size,
+        parallelization_factor=lanes,
+        bisect_batch_on_function_error=True,
+        on_failure_destination=QUEUE,
+    )
+    one = ShardSchedule(config, SHARD, SETTINGS, T, rng=lambda: 0.5)
+    records = [Record(str(n), T, SIZES[size], KEYS[n % len(KEYS)]) for n, size in enumerate(sizes)]
+    now, seen = T, list[int]()
+    while not one.caught_up(T + 1):
+        match one.next_action(now):
+            case Poll():
+                one.on_poll_result(now, now, records if now == T else [], 0, shard_ended=False)
+            case Invoke() as invocation:
+                assert len(invocation.records) <= batch_size
+                assert len(invocation.event()) <= PAYLOAD_MAX_BYTES
+                failed = bool(fails and fails.pop())
+                if not failed:
+                    seen += numbers(invocation.records)
+                outcome = Outcome(0, ("E", "no")) if failed else Outcome(len(invocation.records))
+                one.on_invoke_result(outcome, now, invocation.lane)
+            case Deliver(discard, lane):
+                # Only a record that fits no event at all is given up.
+                assert [len(record.encoded) for record in discard.records] == [PAYLOAD_MAX_BYTES - 13]
+                seen += numbers(discard.records)
+                one.on_delivered(now, lane)
+            case Wait(until):
+                now = until
+    assert sorted(seen) == list(range(len(sizes)))

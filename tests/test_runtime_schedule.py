@@ -261,6 +261,15 @@ def test_throttled_invocations_are_no_attempts() -> None:
     assert (one.dropped_records, one.retries, one.is_blocked) == (0, 0, False)
 
 
+def test_an_invocation_that_the_end_of_the_runtime_cut_off_counts_for_nothing() -> None:
+    one = schedule(maximum_retry_attempts=0)
+    polled(one, T, *records(1))
+    one.next_action(T)
+    one.on_invoke_result(Outcome(0, is_throttled=True, is_stopped=True), T)
+    assert (one.counts.invoked, one.counts.failed_invoke, one.checkpoint.sequence_number) == (0, 0, None)
+    assert numbers(one.next_action(T + 1)) == [1]
+
+
 def test_a_partial_failure_continues_at_the_reported_record_with_the_rest_of_its_batch() -> None:
     one = schedule(batch_size=4, maximum_retry_attempts=1)
     polled(one, T, *records(1, 2, 3, 4, 5, 6))
@@ -394,6 +403,22 @@ def test_state_that_fits_no_event_is_dropped_and_counted_and_stops_nothing() -> 
     assert one.dropped_windows == 1
     assert one.last_failure is not None
     assert one.last_failure[0] == "Alleycat.StateTooLarge"
+
+
+def test_a_record_that_fits_without_its_windows_state_terminates_the_window_early() -> None:
+    one = schedule(tumbling_window_s=5, batch_size=1)
+    large = Record("2", 1001.0, b'"' + b"x" * (6 * 1024 * 1024 - 1000) + b'"')
+    polled(one, 1002.0, *records(1, arrival_s=1001.0), large, *records(3, arrival_s=1001.0))
+    done(one, 1002.0, one.next_action(1002.0), b'{"x":"' + b"x" * 1000 + b'"}')
+    early = one.next_action(1002.0)
+    assert numbers(early) == []
+    assert members(early)["isWindowTerminatedEarly"]
+    assert len(members(early)["state"]["x"]) == 1000
+    done(one, 1002.0, early)
+    following = one.next_action(1002.0)
+    assert numbers(following) == [2]
+    assert members(following)["state"] == {}
+    assert one.dropped_records == 0
 
 
 def test_a_delivery_must_be_reported_back_once() -> None:

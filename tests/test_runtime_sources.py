@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from consumers.runtime import (
     dynamodb_streams_client,
     kinesis_client,
 )
+from consumers.runtime.batches import interpret
 from consumers.runtime.lineage import ShardInfo
 from consumers.runtime.sources import Read, SourceError, from_client_error
+from consumers.runtime.sources.aggregation import MAGIC, UserRecord, deaggregate, hash_of
 from consumers.runtime.sources.dynamodb_stream import DynamoDBStream
 from consumers.runtime.sources.kinesis_fan_out import FanOutReader, KinesisFanOut
 from simulator.cloud.server import CloudProcess
@@ -340,6 +343,96 @@ def test_exceptions_on_a_subscription_say_what_helps(monkeypatch: pytest.MonkeyP
             next_read(reader)
         assert caught.value.problem == problem
     assert kinesis.pushes == []
+
+
+# -- aggregated records --------------------------------------------------------------------------------
+
+
+def field(number: int, value: bytes | int) -> bytes:
+    """A field of a protocol buffer, values below 128 only."""
+    return bytes([number << 3, value]) if isinstance(value, int) else bytes([number << 3 | 2, len(value)]) + value
+
+
+def aggregated(*records: tuple[str, bytes], hash_keys: Sequence[str] = ()) -> bytes:
+    """As the KPL writes it; with ``hash_keys`` the first records have explicit ones."""
+    message = b"".join(field(1, key.encode()) for key, _ in records)
+    message += b"".join(field(2, key.encode()) for key in hash_keys)
+    for index, (_, data) in enumerate(records):
+        explicit = field(2, index) if index < len(hash_keys) else b""
+        message += field(3, field(1, index) + explicit + field(3, data) + field(4, field(1, b"tag")))
+    return MAGIC + message + hashlib.md5(message).digest()
+
+
+def test_what_the_kpl_aggregated_is_taken_apart() -> None:
+    data = aggregated(("a", b"one"), ("b", b""), ("c", b"three"), hash_keys=["5"])
+    expected = [UserRecord("a", 5, b"one"), UserRecord("b", hash_of("b"), b""), UserRecord("c", hash_of("c"), b"three")]
+    assert deaggregate(data) == expected
+    assert deaggregate(base64.b64encode(data).decode()) == expected
+    # The hash that Kinesis's documentation defines: MD5 as a 128-bit number.
+    assert hash_of("a") == 0x0CC175B9C0F1B6A831C399E269772661
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"plain",
+        MAGIC,
+        MAGIC + b"x" * 16,
+        aggregated(("a", b"one"))[:-1],
+        aggregated(("a", b"one")).replace(b"one", b"two"),
+        MAGIC + b"\xff" + hashlib.md5(b"\xff").digest(),
+        MAGIC + field(3, b"") + hashlib.md5(field(3, b"")).digest(),
+        MAGIC + field(3, 1) + hashlib.md5(field(3, 1)).digest(),
+        MAGIC + b"\x1a\x7f" + hashlib.md5(b"\x1a\x7f").digest(),
+    ],
+)
+def test_what_only_looks_aggregated_is_an_ordinary_record(data: bytes) -> None:
+    assert deaggregate(data) is None
+    assert deaggregate(base64.b64encode(data).decode()) is None
+
+
+def test_a_consumer_gets_user_records_and_those_of_other_shards_are_dropped_and_counted(
+    stage: Stage, stream: str
+) -> None:
+    stream_arn = stage.create(stream, shards=2)
+    low, high = (next(k for k in "abcdefgh" if (hash_of(k) >= 2**127) is upper) for upper in (False, True))
+    data = aggregated((low, b"1"), (high, b"foreign"), (low, b"2"), (low, b"3"))
+    consumer_arn = register(stage, stream_arn)
+    stage.clients["kinesis"].put_record(StreamName=stream, Data=data, PartitionKey=low)
+    runtime = stage.runtime(consumer_arn, "events", batch_size=2)
+    eventually(lambda: len(stage.data()) == 3)
+    assert stage.data() == ["1", "2", "3"]
+    assert [len(event["Records"]) for event in stage.written()] == [2, 1]
+    assert len({record["kinesis"]["sequenceNumber"] for record in stage.records()}) == 1
+    assert {record["kinesis"]["partitionKey"] for record in stage.records()} == {low}
+    assert sum(one.dropped_records for one in runtime.statistics().mappings["m"].shards.values()) == 1
+    assert any("Alleycat.KeysOfOtherShards" in line for line in stage.log)
+
+
+def test_a_restart_in_the_middle_of_an_aggregated_record_goes_on_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = base64.b64encode(aggregated(*[(key, key.encode()) for key in "abcd"])).decode()
+    event = pushed(7, data, "QQ==")
+    event["Records"][1]["SequenceNumber"] = "8"
+    kinesis = FakeKinesis(FakePush(event), FakePush(event))
+    mapping = MappingConfig(name="m", function_name="F", stream_name="s", stream_arn=CONSUMER)
+    source = KinesisFanOut(mapping, kinesis, time.time)
+    first = source.open("s", {"ShardIteratorType": "TRIM_HORIZON"})
+    records = next_read(first).records
+    assert [record.sequence_number for record in records] == ["7:0", "7:1", "7:2", "7", "8"]
+    assert [record.aws_sequence_number for record in records] == ["7", "7", "7", "7", "8"]
+    again = source.open("s", {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "7:1"})
+    assert [record.partition_key for record in next_read(again).records] == ["c", "d", "p"]
+    assert kinesis.positions[1] == {"Type": "AT_SEQUENCE_NUMBER", "SequenceNumber": "7"}
+    first.close()
+    again.close()
+
+
+def test_a_reported_number_that_records_share_begins_with_the_first_of_them() -> None:
+    outcome = interpret(
+        b'{"batchItemFailures": [{"itemIdentifier": "7"}]}', ["6", "7", "7", "7"], report_batch_item_failures=True
+    )
+    assert outcome.processed == 1
 
 
 # -- DynamoDB ------------------------------------------------------------------------------------------

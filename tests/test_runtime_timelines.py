@@ -12,10 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from consumers.runtime.actions import Deliver, Finished, Invoke, Poll, Wait
-from consumers.runtime.batches import Outcome
+from consumers.runtime.batches import Outcome, interpret
 from consumers.runtime.config import MappingConfig, RuntimeSettings
 from consumers.runtime.event import EventBuilder, Record
+from consumers.runtime.failure_record import failure_record
 from consumers.runtime.shard_schedule import ShardSchedule, lane_of
 from consumers.runtime.windows import STATE_MAX_BYTES
 
@@ -437,6 +440,64 @@ def test_a_record_that_fits_no_event_goes_to_the_destination() -> None:
       0.0 invoke 2 -> ok
 """,
     )
+
+
+# Recorded against AWS: BatchSize 1, MaximumRetryAttempts 2, and these answers.
+@pytest.mark.parametrize(
+    "answer", [b"null", b"[]", b"{}", b'""', b'{"batchItemFailures":[]}', b'{"batchItemFailures":null}']
+)
+def test_recorded_successes_are_one_invocation(answer: bytes) -> None:
+    assert recorded(answer) == ["invoked"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"batchItemFailures":[{"itemIdentifier":""}]}',
+        b'{"batchItemFailures":[{"itemIdentifier":null}]}',
+        b'{"batchItemFailures":[{"foo":"1"}]}',
+        b'{"batchItemFailures":[{"itemIdentifier":"unknown"}]}',
+    ],
+)
+def test_recorded_failures_are_three_invocations_and_a_document_without_a_function_error(answer: bytes) -> None:
+    *invocations, document = recorded(answer)
+    assert invocations == ["invoked"] * 3
+    assert document["requestContext"]["condition"] == "RetryAttemptsExhausted"
+    assert document["requestContext"]["approximateInvokeCount"] == 3
+    assert document["responseContext"] == {"statusCode": 200, "executedVersion": "$LATEST", "functionError": None}
+    assert document["KinesisBatchInfo"]["batchSize"] == 1
+
+
+def recorded(answer: bytes) -> list[Any]:
+    """What one record causes whose function always answers ``answer``."""
+    config = MappingConfig(
+        name="m",
+        function_name="f",
+        stream_name="alleycat",
+        stream_arn=ARN,
+        batch_size=1,
+        batching_window_s=1.0,
+        maximum_retry_attempts=2,
+        report_batch_item_failures=True,
+        on_failure_destination=QUEUE,
+    )
+    one = ShardSchedule(config, SHARD, RuntimeSettings(), T, rng=lambda: 0.5)
+    now, happened = T, list[Any]()
+    while not one.caught_up(T + 1):
+        match one.next_action(now):
+            case Poll():
+                found = [EventBuilder(config, SHARD).record("1", "test", b"hello", T)] if now == T else []
+                one.on_poll_result(now, now, found, 0, shard_ended=False)
+            case Invoke(records):
+                happened.append("invoked")
+                numbers = [record.sequence_number for record in records]
+                one.on_invoke_result(interpret(answer, numbers, report_batch_item_failures=True), now)
+            case Deliver(discard):
+                happened.append(json.loads(failure_record(discard, config, SHARD, "arn:f", now)))
+                one.on_delivered(now)
+            case Wait(until):
+                now = until
+    return happened
 
 
 # -- lanes ---------------------------------------------------------------------------------------------

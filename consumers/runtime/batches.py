@@ -34,7 +34,7 @@ def cut(
     payload_max_bytes: int = PAYLOAD_MAX_BYTES,
 ) -> Cut:
     """The next batch. A ``count`` of 0 with ``is_closed`` means that the first record alone is too large."""
-    count, size = 0, envelope_bytes
+    count, size = 0, envelope_bytes - 1  # the first record has no comma before it
     for record in records:
         if count == batch_size or (window_end_s is not None and record.arrival_s >= window_end_s):
             return Cut(count, is_closed=True)
@@ -51,7 +51,8 @@ class Outcome:
 
     The first ``processed`` records of the batch are done. ``failure`` is None for a complete success, else
     ``(error type, message)``. ``state`` is the window's new state as JSON, None where there is none.
-    ``is_throttled``: the function was not invoked at all, which is no attempt. ``function_error`` is Lambda's
+    ``is_throttled``: the function was not invoked at all, which is no attempt; ``is_stopped`` besides: because the
+    runtime ends, which is not even a refusal. ``function_error`` is Lambda's
     X-Amz-Function-Error: "Unhandled", or None where the function answered and the answer reports the failure.
     """
 
@@ -59,6 +60,7 @@ class Outcome:
     failure: tuple[str, str] | None = None
     state: bytes | None = None
     is_throttled: bool = False
+    is_stopped: bool = False
     request_id: str = ""
     function_error: str | None = None
 
@@ -119,7 +121,8 @@ def interpret(
         return Outcome(0, (_BAD_ITEMS, f"batchItemFailures is malformed: {error}"))
     if not items:
         return Outcome(total, state=state)
-    positions = {number: position for position, number in enumerate(sequence_numbers)}
+    # User records that were aggregated share a number, and the first of them is where to begin again.
+    positions = {number: total - 1 - place for place, number in enumerate(reversed(sequence_numbers))}
     processed = total
     for item in items:
         position = positions.get(item.itemIdentifier or "")

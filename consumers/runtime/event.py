@@ -22,13 +22,19 @@ _encode = msgspec.json.Encoder().encode
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One record of a shard. ``encoded`` is its entry of the event's ``Records``, as JSON.
 
-    ``partition_key`` is what order is kept for: a DynamoDB record's is the item's keys.
+    ``partition_key`` is what order is kept for: a DynamoDB record's is the item's keys. ``sequence_number`` is where
+    to go on: of several user records that share AWS's number, all but the last have their index behind it (``495:0``).
     """
 
     sequence_number: str
     arrival_s: float
     encoded: bytes
     partition_key: str = ""
+
+    @property
+    def aws_sequence_number(self) -> str:
+        """The sequence number as AWS, and so the function, knows it."""
+        return self.sequence_number.partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +74,13 @@ class EventBuilder:
         self._role = f"arn:aws:iam::{mapping.account_id}:role/{mapping.function_name}-role"
         self._prefix = f"{shard_id}:"
 
-    def record(self, sequence_number: str, partition_key: str, data: bytes | str, arrival_s: float) -> Record:
-        """``data`` is bytes, or the base64 text of the wire; ``arrival_s`` is kept to the millisecond."""
+    def record(
+        self, sequence_number: str, partition_key: str, data: bytes | str, arrival_s: float, index: int | None = None
+    ) -> Record:
+        """``data`` is bytes, or the base64 text of the wire; ``arrival_s`` is kept to the millisecond.
+
+        ``index`` is of a user record that another one with the same sequence number follows.
+        """
         arrival_s = round(arrival_s, 3)
         entry = _EventRecord(
             # msgspec writes bytes as base64, which is what the event wants.
@@ -82,7 +93,8 @@ class EventBuilder:
             self._region,
             self._arn,
         )
-        return Record(sequence_number, arrival_s, _encode(entry), partition_key)
+        position = sequence_number if index is None else f"{sequence_number}:{index}"
+        return Record(position, arrival_s, _encode(entry), partition_key)
 
     def dynamodb_record(self, record: Mapping[str, Any], created_s: float) -> Record:
         """``record`` as DynamoDB Streams returns it, binary attributes in base64 (or bytes, which become that).

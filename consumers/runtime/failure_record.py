@@ -38,7 +38,8 @@ def failure_record(
             "requestId": discard.request_id,
             "functionArn": function_arn,
             "condition": discard.condition,
-            "approximateInvokeCount": discard.invoke_count,
+            # AWS has 1 also for records that were never sent (recorded).
+            "approximateInvokeCount": max(1, discard.invoke_count),
         }
     }
     if discard.condition != "RecordAgeExceeded" and discard.invoke_count:
@@ -54,8 +55,8 @@ def failure_record(
         "timestamp": _iso(now, "milliseconds"),
         BATCH_INFO[mapping.source_kind]: {
             "shardId": shard_id,
-            "startSequenceNumber": first.sequence_number,
-            "endSequenceNumber": last.sequence_number,
+            "startSequenceNumber": first.aws_sequence_number,
+            "endSequenceNumber": last.aws_sequence_number,
             "approximateArrivalOfFirstRecord": _iso(first.arrival_s, precision),
             "approximateArrivalOfLastRecord": _iso(last.arrival_s, precision),
             "batchSize": len(discard.records),

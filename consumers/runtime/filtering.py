@@ -34,6 +34,8 @@ from consumers.runtime.errors import ConfigurationError
 Json = Any
 
 DATA_KEYS = {"Kinesis": "data", "DynamoDB": "dynamodb"}
+DEPTH_MAX = 100
+"""Levels of a pattern; AWS's limit, if there is one besides the 4,096 characters, is not published."""
 _RESERVED_IN_OR = frozenset({"exists", "equals-ignore-case", "prefix", "suffix", "anything-but", "numeric"})
 _COMPARE = {"=": eq, "<": lt, "<=": le, ">": gt, ">=": ge}
 _MISSING = object()
@@ -58,6 +60,8 @@ class Pattern:
             raise ConfigurationError(f"the filter pattern {_short(text)} is not JSON: {error}") from error
         if not isinstance(tree, dict):
             raise ConfigurationError(f"the filter pattern {_short(text)} is not a JSON object")
+        if _depth(tree) > DEPTH_MAX:
+            raise ConfigurationError(f"the filter pattern {_short(text)} is nested deeper than {DEPTH_MAX} levels")
         data_key = DATA_KEYS[source_kind]
         if isinstance(tree.get(data_key), list):
             raise ConfigurationError(
@@ -137,7 +141,7 @@ def _inside(key: str, node: Node) -> Node:
         inner = value.get(key) if isinstance(value, dict) else None
         if isinstance(inner, list) and inner:
             # All fields of the pattern are looked for in the same element.
-            return any(node(element, root) for element in inner)
+            return any(node(element, root) for element in _elements(inner))
         return node(inner, root)
 
     return test
@@ -159,19 +163,30 @@ def _leaf(key: str, path: Path, rules: list[Json], text: str) -> Node:
     return test
 
 
+def _elements(value: Json) -> list[Json]:
+    """The elements of a list and of the lists in it, in no order; any other value is its own. Data may be nested
+    deeper than Python's stack."""
+    found, pending = [], [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, list):
+            pending.extend(one)
+        else:
+            found.append(one)
+    return found
+
+
 def _values(value: Json) -> list[Json]:
     """The leaves at a place: none for an object or nothing, each element's for a list."""
-    if isinstance(value, list):
-        return [one for element in value for one in _values(element)]
-    return [] if value is _MISSING or isinstance(value, dict) else [value]
+    return [one for one in _elements(value) if one is not _MISSING and not isinstance(one, dict)]
 
 
 def _has_leaf(value: Json, path: Path) -> bool:
-    if isinstance(value, list):
-        return any(_has_leaf(element, path) for element in value)
     if not path:
         return bool(_values(value))
-    return isinstance(value, dict) and path[0] in value and _has_leaf(value[path[0]], path[1:])
+    return any(
+        isinstance(one, dict) and path[0] in one and _has_leaf(one[path[0]], path[1:]) for one in _elements(value)
+    )
 
 
 def _rule(rule: Json, path: Path, text: str) -> Callable[[Json], bool]:
@@ -231,6 +246,19 @@ def _same(value: Json, expected: Json) -> bool:
 
 def _is_text(value: Json) -> bool:
     return isinstance(value, str) and not isinstance(value, Number)
+
+
+def _depth(tree: Json) -> int:
+    depth, level = 0, [tree]
+    while level:
+        depth += 1
+        level = [
+            inner
+            for one in level
+            if isinstance(one, (dict, list))
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return depth
 
 
 def _names(tree: Json, key: str) -> bool:

@@ -25,7 +25,7 @@ from consumers.runtime.actions import Condition, Deliver, Discard, Invoke
 from consumers.runtime.batches import PAYLOAD_MAX_BYTES, Outcome, cut
 from consumers.runtime.config import MappingConfig, RuntimeSettings
 from consumers.runtime.counts import ShardCounts
-from consumers.runtime.event import EMPTY_STATE, EventBuilder, Record, envelope_bytes
+from consumers.runtime.event import EMPTY_STATE, EventBuilder, Record, Window, envelope_bytes
 from consumers.runtime.windows import Close, TumblingWindow
 
 LONGEST_WAIT_S = 60.0
@@ -155,6 +155,10 @@ class Lane:
             window_end_s=window.end_s if window is not None else None,
         )
         if batch.count == 0:
+            if window is not None and state != EMPTY_STATE and self._fits(window):
+                # It is the state that is in the way.
+                members = self._events.window_members(window, state, is_final=True, is_early=True)
+                return True, Invoke((), window, True, members, self.number)
             number = self.buffer[0].sequence_number
             problem = f"record {number} makes an event larger than 6 MB and was dropped"
             self.last_failure = ("Alleycat.RecordTooLarge", problem)
@@ -162,6 +166,11 @@ class Lane:
             return True, None
         is_ready = batch.is_closed or shard_ended or bool(self._parts)
         return is_ready, Invoke(tuple(islice(self.buffer, batch.count)), window, False, members, self.number)
+
+    def _fits(self, window: Window) -> bool:
+        """Whether the next record fits an event of ``window`` without state."""
+        members = self._events.window_members(window, EMPTY_STATE, is_final=False, is_early=False)
+        return cut(islice(self.buffer, 1), batch_size=1, envelope_bytes=envelope_bytes(members)).count == 1
 
     def _expired(self, invocation: Invoke, now: float) -> int:
         """How many of the batch's first records are too old to be sent."""
@@ -179,9 +188,11 @@ class Lane:
             raise RuntimeError("no invocation is in flight")
         self._batch_opened_at = now
         sent = len(invocation.records)
-        self._counts.invoked += sent
+        if not outcome.is_stopped:
+            self._counts.invoked += sent
         if outcome.is_throttled or outcome.failure is not None:
-            self._counts.failed_invoke += sent - outcome.processed
+            if not outcome.is_stopped:
+                self._counts.failed_invoke += sent - outcome.processed
             if sent and not self._parts:
                 # Whatever else is read meanwhile, the same records are sent again.
                 self._parts.append(sent)

@@ -15,12 +15,14 @@ class ShardInfo:
     """One shard as it is listed; ``parents`` are its parent and adjacent parent, if any.
 
     ``starting_sequence_number`` never changes in the life of a shard, and no record of it has a smaller one.
+    ``hash_key_range`` is a Kinesis shard's, both ends included.
     """
 
     shard_id: str
     parents: tuple[str, ...]
     is_open: bool
     starting_sequence_number: str = "0"
+    hash_key_range: tuple[int, int] | None = None
 
     def is_other_than(self, sequence_number: str | None, is_finished: bool) -> bool:
         """Whether a shard of this name that was read up to ``sequence_number``, or to its end, was another one.
@@ -29,7 +31,9 @@ class ShardInfo:
         """
         if is_finished and self.is_open:
             return True
-        return sequence_number is not None and int(sequence_number) < int(self.starting_sequence_number)
+        return sequence_number is not None and int(sequence_number.partition(":")[0]) < int(
+            self.starting_sequence_number
+        )
 
 
 class Lineage:

@@ -10,27 +10,26 @@ nobody expected is recorded there too, and the shard starts again from its check
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from consumers.runtime.batches import Outcome, interpret
 from consumers.runtime.checkpoints import Checkpoints
 from consumers.runtime.config import MappingConfig, RuntimeSettings
 from consumers.runtime.counts import ShardCounts
 from consumers.runtime.destinations import Destination
 from consumers.runtime.errors import CheckpointError
-from consumers.runtime.event import Record
-from consumers.runtime.function import STOPPED, Function, InvokeResult
+from consumers.runtime.function import Function
+from consumers.runtime.invoking import invoke
 from consumers.runtime.shard_schedule import Deliver, Finished, Invoke, Poll, ShardSchedule, Wait
 from consumers.runtime.sources import ShardReader, Source, SourceError
 from consumers.runtime.statistics import Failure, FunctionMeter, ShardStatistics
 
 TRIM_HORIZON: Mapping[str, str | float] = {"ShardIteratorType": "TRIM_HORIZON"}
+FOREIGN_KEYS = "Alleycat.KeysOfOtherShards"
 LONGEST_NAP_S = 1.0
 """A thread looks at the clock at least this often, so that a clock set back is noticed."""
 LONGEST_NAP_OF_LANES_S = 0.2
@@ -254,7 +253,12 @@ class ShardPoller:
             self._poll_failed(error)
             return
         if read is not None:
+            if read.dropped:
+                problem = f"{read.dropped} aggregated records were dropped: their keys belong to other shards"
+                self._record_error(FOREIGN_KEYS, problem)
             with self._lock:
+                self._counts.dropped_records += read.dropped
+                self._counts.dropped += read.dropped
                 self._schedule.on_poll_result(
                     read.began, context.clock(), read.records, read.millis_behind, shard_ended=read.shard_ended
                 )
@@ -295,33 +299,11 @@ class ShardPoller:
     def _invoke(self, schedule: ShardSchedule, action: Invoke) -> None:
         context = self._context
         self._status = "invoking"
-        event = action.event()
-        began = context.clock()
-        age_ms = max(0.0, (began - action.records[-1].arrival_s) * 1000) if action.records else None
-        context.meter.began(began, age_ms)
-        began_exact = time.monotonic()
-        try:
-            result = context.function.invoke(event)
-        except BaseException as error:
-            duration_ms = (time.monotonic() - began_exact) * 1000
-            broken = InvokeResult(
-                request_id="",
-                error_type=type(error).__name__,
-                error_message=str(error),
-                duration_ms=duration_ms,
-            )
-            context.meter.ended(context.clock(), broken)
-            raise
-        now = context.clock()
-        context.meter.ended(now, result)
-        outcome = self._outcome(action, result)
+        outcome = invoke(context.function, context.meter, context.mapping, context.clock, action)
         if outcome.failure is not None:
             self._record_error(*outcome.failure)
-            if result.error_type is None:
-                context.meter.failed(now, outcome.failure)
-        context.meter.processed(outcome.processed)
         with self._lock:
-            schedule.on_invoke_result(outcome, now, action.lane)
+            schedule.on_invoke_result(outcome, context.clock(), action.lane)
         self._save()
         self._status = "blocked" if schedule.is_blocked else "reading"
 
@@ -339,27 +321,3 @@ class ShardPoller:
             with self._lock:
                 schedule.on_delivered(context.clock(), action.lane)
         self._save()
-
-    def _outcome(self, action: Invoke, result: InvokeResult) -> Outcome:
-        # Stopped is neither a success nor an attempt: the batch is still the first after the checkpoint.
-        if result.is_throttled or result.error_type == STOPPED:
-            return Outcome(0, is_throttled=True)
-        if result.payload is None:
-            return Outcome(
-                0,
-                (result.error_type or "Unknown", result.error_message),
-                request_id=result.request_id,
-                function_error="Unhandled",
-            )
-        outcome = interpret(
-            result.payload,
-            _sequence_numbers(action.records),
-            report_batch_item_failures=self._context.mapping.report_batch_item_failures,
-            is_windowed=action.window is not None,
-            is_final=action.is_final,
-        )
-        return replace(outcome, request_id=result.request_id)
-
-
-def _sequence_numbers(records: Sequence[Record]) -> list[str]:
-    return [record.sequence_number for record in records]

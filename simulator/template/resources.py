@@ -95,10 +95,21 @@ def sections(tree: MapNode, path: Path) -> dict[str, MapNode]:
 
 
 def build(
-    parts: Mapping[str, MapNode], path: Path, config_env: str, parameters: Mapping[str, Parameter], place: Place
+    parts: Mapping[str, MapNode],
+    path: Path,
+    config_env: str,
+    parameters: Mapping[str, Parameter],
+    place: Place,
+    *,
+    outside_streams: bool = False,
 ) -> Deployment:
-    """The deployment that a template's sections describe. :raises TemplateError: with the line to blame."""
-    return _Builder(parts, path, config_env, parameters, place).build()
+    """The deployment that a template's sections describe.
+
+    ``outside_streams``: event sources may be streams that the template does not declare.
+
+    :raises TemplateError: with the line to blame.
+    """
+    return _Builder(parts, path, config_env, parameters, place, outside_streams).build()
 
 
 class _Builder:
@@ -109,7 +120,9 @@ class _Builder:
         config_env: str,
         parameters: Mapping[str, Parameter],
         place: Place,
+        outside_streams: bool,
     ) -> None:
+        self.outside_streams = outside_streams
         self.parts, self.path, self.config_env, self.parameters, self.place = (
             parts,
             path,
@@ -290,7 +303,7 @@ class _Builder:
         streams = {one.arn for one in (*self.made[STREAM], *self.made[CONSUMER])}
         streams |= {f"{one.arn}/stream/latest" for one in self.made[TABLE] if one.stream_view_type}
         for consumer in self.made[CONSUMER]:
-            if consumer.stream_arn not in streams:
+            if consumer.stream_arn not in streams and not self.outside_streams:
                 raise self.error(
                     f"{consumer.logical_id}: {consumer.stream_arn} is not a stream of this template",
                     self.resources.line_of(consumer.logical_id),
@@ -300,7 +313,7 @@ class _Builder:
             arns = [source.source_arn for source in function.event_sources]
             line = self.resources.line_of(function.logical_id)
             for arn in arns:
-                if arn not in streams:
+                if arn not in streams and not self.outside_streams:
                     raise self.error(
                         f"{function.logical_id}: its event source {arn} is not a stream of this template",
                         line,

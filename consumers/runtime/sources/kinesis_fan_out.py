@@ -4,6 +4,9 @@ A subscription lasts five minutes. When it ends, or its connection is lost, the 
 ContinuationSequenceNumber of the last event that was taken. Nothing is read ahead without bound: a thread takes events
 off the connection and waits while one is not taken from it, so that a function that is slow makes the kernel's buffers
 fill up and the sender wait.
+
+Lambda takes aggregated records apart for consumers of this kind, and drops user records whose keys do not belong to the
+shard. A position within an aggregated record is its sequence number, a colon, and the index of the user record.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from consumers.runtime.config import MappingConfig, RuntimeSettings
-from consumers.runtime.event import EventBuilder
+from consumers.runtime.event import EventBuilder, Record
 from consumers.runtime.lineage import ShardInfo
-from consumers.runtime.sources.kinesis_polling import kinesis_record, list_stream_shards
+from consumers.runtime.sources.aggregation import deaggregate
+from consumers.runtime.sources.kinesis_polling import arrival_s, kinesis_record, list_stream_shards
 from consumers.runtime.sources.source import Read, SourceError, from_client_error, told
 
 EVENTS_AHEAD = 1
@@ -56,32 +60,73 @@ class KinesisFanOut:
         self._mapping = mapping
         self._client = client
         self._clock = clock
+        self._hash_key_ranges: dict[str, tuple[int, int] | None] = {}
 
     def paced(self, settings: RuntimeSettings) -> RuntimeSettings:
         # Reads wait for what is pushed, so nothing waits between them.
         return replace(settings, poll_interval_s=_PACE_S, catch_up_interval_s=_PACE_S)
 
     def list_shards(self) -> list[ShardInfo]:
-        return list_stream_shards(self._client, self._mapping.stream_arn.partition("/consumer/")[0])
+        shards = list_stream_shards(self._client, self._mapping.stream_arn.partition("/consumer/")[0])
+        self._hash_key_ranges = {shard.shard_id: shard.hash_key_range for shard in shards}
+        return shards
 
     def open(self, shard_id: str, position: Mapping[str, str | float]) -> FanOutReader:
         start: dict[str, Any] = {"Type": position["ShardIteratorType"]}
+        done = None
         if "StartingSequenceNumber" in position:
-            start["SequenceNumber"] = position["StartingSequenceNumber"]
+            number, _, index = str(position["StartingSequenceNumber"]).partition(":")
+            start["SequenceNumber"] = number
+            if index:
+                # The rest of an aggregated record comes first.
+                start["Type"], done = "AT_SEQUENCE_NUMBER", (number, int(index))
         if "Timestamp" in position:
             start["Timestamp"] = position["Timestamp"]
-        return FanOutReader(self._client, self._mapping, shard_id, start, self._clock)
+        user_records = UserRecords(EventBuilder(self._mapping, shard_id), self._hash_key_ranges.get(shard_id), done)
+        return FanOutReader(self._client, self._mapping.stream_arn, shard_id, start, user_records, self._clock)
+
+
+class UserRecords:
+    """Takes records of one shard apart; ``dropped`` counts those whose keys belong to another."""
+
+    def __init__(
+        self, events: EventBuilder, hash_key_range: tuple[int, int] | None, done: tuple[str, int] | None
+    ) -> None:
+        """``done``: of the record with this number, the user records up to this index were processed before."""
+        self._events, self._range, self._done = events, hash_key_range, done
+        self.dropped = 0
+
+    def of(self, record: Mapping[str, Any]) -> list[Record]:
+        found = deaggregate(record["Data"])
+        if found is None:
+            return [kinesis_record(self._events, record)]
+        number, at_s = record["SequenceNumber"], arrival_s(record)
+        first = self._done[1] + 1 if self._done is not None and self._done[0] == number else 0
+        low, high = self._range or (0, 2**128)
+        rest = list(enumerate(found))[first:]
+        mine = [(index, one) for index, one in rest if low <= one.hash_key <= high]
+        self.dropped += len(rest) - len(mine)
+        last = mine[-1][0] if mine else None
+        return [
+            self._events.record(number, one.partition_key, one.data, at_s, None if index == last else index)
+            for index, one in mine
+        ]
 
 
 class FanOutReader:
     """One shard, over as many subscriptions as it takes."""
 
     def __init__(
-        self, client: Any, mapping: MappingConfig, shard_id: str, start: dict[str, Any], clock: Callable[[], float]
+        self,
+        client: Any,
+        consumer_arn: str,
+        shard_id: str,
+        start: dict[str, Any],
+        user_records: UserRecords,
+        clock: Callable[[], float],
     ) -> None:
-        self._client, self._shard_id, self._start, self._clock = client, shard_id, start, clock
-        self._consumer_arn = mapping.stream_arn
-        self._events = EventBuilder(mapping, shard_id)
+        self._client, self._consumer_arn, self._shard_id = client, consumer_arn, shard_id
+        self._start, self._user_records, self._clock = start, user_records, clock
         self._subscription: _Subscription | None = None
         self._subscribe_at = time.monotonic()
 
@@ -106,8 +151,10 @@ class FanOutReader:
         ended = bool(event.get("ChildShards")) or not continuation
         if continuation:
             self._start = {"Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": continuation}
-        records = [kinesis_record(self._events, record) for record in event["Records"]]
-        return Read(records, int(event.get("MillisBehindLatest") or 0), pushed.began, ended)
+        before = self._user_records.dropped
+        records = [one for record in event["Records"] for one in self._user_records.of(record)]
+        dropped = self._user_records.dropped - before
+        return Read(records, int(event.get("MillisBehindLatest") or 0), pushed.began, ended, dropped)
 
     def close(self) -> None:
         """End the subscription."""

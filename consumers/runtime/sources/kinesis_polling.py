@@ -59,13 +59,13 @@ class PollingReader:
 
 def kinesis_record(events: EventBuilder, record: Mapping[str, Any]) -> Record:
     """A record of GetRecords or SubscribeToShard as an entry of the event."""
+    return events.record(record["SequenceNumber"], record["PartitionKey"], record["Data"], arrival_s(record))
+
+
+def arrival_s(record: Mapping[str, Any]) -> float:
+    """ApproximateArrivalTimestamp, in seconds since the epoch, by whichever parser."""
     arrival = record["ApproximateArrivalTimestamp"]
-    return events.record(
-        record["SequenceNumber"],
-        record["PartitionKey"],
-        record["Data"],
-        arrival.timestamp() if isinstance(arrival, datetime) else arrival,
-    )
+    return float(arrival.timestamp() if isinstance(arrival, datetime) else arrival)
 
 
 def list_stream_shards(client: Any, stream_arn: str) -> list[ShardInfo]:
@@ -84,7 +84,11 @@ def list_stream_shards(client: Any, stream_arn: str) -> list[ShardInfo]:
 
 def _shard_info(shard: Mapping[str, Any]) -> ShardInfo:
     parents = tuple(shard[name] for name in ("ParentShardId", "AdjacentParentShardId") if shard.get(name))
-    numbers = shard["SequenceNumberRange"]
+    numbers, keys = shard["SequenceNumberRange"], shard.get("HashKeyRange")
     return ShardInfo(
-        shard["ShardId"], parents, "EndingSequenceNumber" not in numbers, numbers.get("StartingSequenceNumber", "0")
+        shard["ShardId"],
+        parents,
+        "EndingSequenceNumber" not in numbers,
+        numbers.get("StartingSequenceNumber", "0"),
+        (int(keys["StartingHashKey"]), int(keys["EndingHashKey"])) if keys else None,
     )

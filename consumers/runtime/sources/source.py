@@ -64,13 +64,18 @@ def told() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What a read found. ``began`` (seconds since the epoch): everything that was there then is in this read or in
-    one before it, if ``records`` is empty and ``millis_behind`` is 0."""
+    """What a read found.
+
+    ``began`` (seconds since the epoch): everything that was there then is in this read or in one before it, if
+    ``records`` is empty and ``millis_behind`` is 0. ``dropped`` counts user records that were aggregated into a record
+    of a shard that their keys do not belong to.
+    """
 
     records: Sequence[Record]
     millis_behind: int
     began: float
     shard_ended: bool = False
+    dropped: int = 0
 
 
 class ShardReader(Protocol):
