@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -408,6 +409,39 @@ def test_a_stacks_resources_are_found_by_the_names_that_they_got(tmp_path: Path)
     (source,) = found.functions[0].event_sources
     assert source.source_name == "shop-Clicks-a1b2"
     assert found.tables[0].name == "clicks", "a name that the template gives stays"
+
+
+def test_flags_read_the_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.create()
+    project.put("data")
+    monkeypatch.setenv("ALLEYCAT_FUNCTIONS", "Count")
+    monkeypatch.setenv("ALLEYCAT_JSON", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", project.cloud.endpoint_url)
+    process = subprocess.Popen(project.command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually(project.written)
+    process.send_signal(signal.SIGINT)
+    told = json.loads(end(process)[1])
+    assert told["target"] == project.cloud.endpoint_url
+    assert [one["name"] for one in told["functions"]] == ["alleycat-Count"]
+
+
+def test_a_cloud_that_dies_is_one_clear_line(project: Project) -> None:
+    process = subprocess.Popen(
+        project.command("--port", "0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    own = CloudProcess(port=int(process.stderr.readline().partition("127.0.0.1:")[2].split()[0]))
+    kinesis = client_of(own, "kinesis")
+    kinesis.put_record(StreamName=project.name, Data=b"data", PartitionKey="p")
+    kinesis.close()
+    eventually(project.written)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "simulator.cloud.server"], capture_output=True, text=True, check=True
+    )
+    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+    code, out, err = end(process)
+    assert (code, out) == (3, "")
+    assert "the embedded cloud died (exit code -9)" in err.strip().splitlines()[-1]
 
 
 # -- wrong input ---------------------------------------------------------------------------------------
