@@ -30,7 +30,16 @@ from simulator.deployment import (
 )
 from simulator.flags import UsageError
 from simulator.local_functions import function_config, mapping_config, runtime_on
-from simulator.target import Target, TargetError, aws_target, endpoint_target, local_target, provision, reaching
+from simulator.target import (
+    Target,
+    TargetError,
+    aws_target,
+    endpoint_target,
+    local_target,
+    physical_names,
+    provision,
+    reaching,
+)
 
 SHOWN_EVERY_S = 0.25
 GRACE_S = 5.0
@@ -169,18 +178,25 @@ class Consumption:
         settings = self.settings
         account_id, region = ACCOUNT_ID, DEFAULT_REGION
         if target is not None:
+            target = replace(target, endpoint_url=settings.endpoint_url)
             region = target.region
             with reaching(target, "asking who this is"):
-                identity = replace(target, endpoint_url=settings.endpoint_url).client("sts", connect_timeout=5)
-                account_id = str(identity.get_caller_identity()["Account"])
-        return load_deployment(
-            settings.template,
-            settings.config_env,
-            settings.overrides,
-            region=region,
-            account_id=account_id,
-            outside_streams=True,
-        )
+                client = target.client("sts", connect_timeout=5, retries={"mode": "standard", "total_max_attempts": 3})
+                account_id = str(client.get_caller_identity()["Account"])
+
+        def load(names: Mapping[str, str] | None = None) -> Deployment:
+            return load_deployment(
+                settings.template,
+                settings.config_env,
+                settings.overrides,
+                region=region,
+                account_id=account_id,
+                outside_streams=True,
+                physical_names=names,
+            )
+
+        deployment = load()
+        return deployment if target is None else load(physical_names(target, deployment.stack_name))
 
     def _functions(self, deployment: Deployment) -> list[FunctionSpec]:
         """Those to run, with the starting position that was asked for."""

@@ -20,6 +20,7 @@ from simulator.consume import Snapshot, Summary
 from simulator.terminal import LINE_EVERY_S
 
 SHARDS_SHOWN = 20
+_FINE = ("starting", "running", "reading", "invoking", "finished", "stopped")
 
 
 class ConsumeView:
@@ -75,12 +76,15 @@ def _line(snapshot: Snapshot) -> str:
             told += f", {one.errors:,} errors"
         parts.append(f"{told}, p99 {one.duration_ms_p99:.0f} ms, age {one.iterator_age_ms / 1000:.1f} s")
     trouble = sum(
-        one.status not in ("reading", "invoking", "starting", "finished", "stopped")
-        for mapping in snapshot.statistics.mappings.values()
-        for one in mapping.shards.values()
+        one.status not in _FINE for mapping in snapshot.statistics.mappings.values() for one in mapping.shards.values()
     )
     if trouble:
         parts.append(f"{trouble} shards in trouble")
+    parts += [
+        f"{name} is {mapping.status}"
+        for name, mapping in snapshot.statistics.mappings.items()
+        if mapping.status not in _FINE
+    ]
     return "; ".join(parts)
 
 
@@ -116,7 +120,7 @@ def shards_table(statistics: RuntimeStatistics) -> Table:
         for name, mapping in statistics.mappings.items()
         for shard_id, one in mapping.shards.items()
     ]
-    rows.sort(key=lambda row: (row[2].status in ("finished",), -(row[2].millis_behind or 0)))
+    rows.sort(key=lambda row: (row[2].status == "finished", -(row[2].millis_behind or 0)))
     for name, shard_id, one in rows[:SHARDS_SHOWN]:
         table.add_row(
             name,
@@ -131,7 +135,7 @@ def shards_table(statistics: RuntimeStatistics) -> Table:
     if len(rows) > SHARDS_SHOWN:
         table.add_row(f"and {len(rows) - SHARDS_SHOWN:,} more")
     for name, mapping in statistics.mappings.items():
-        if mapping.status not in ("running", "stopped", "starting"):
+        if mapping.status not in _FINE:
             told = f": {mapping.last_error.message}" if mapping.last_error else ""
             table.add_row(name, "", f"{mapping.status}{told}", style="yellow")
     return table

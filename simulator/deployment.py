@@ -64,12 +64,14 @@ def load_deployment(
     account_id: str = ACCOUNT_ID,
     *,
     outside_streams: bool = False,
+    physical_names: Mapping[str, str] | None = None,
 ) -> Deployment:
     """Read a template with the sizes of ``config_env`` and ``overrides`` on top.
 
     ``template=None`` is ``template.yaml`` of the current directory, or the project's own. ``samconfig=None`` is
     ``samconfig.toml`` beside the template, which need not be there for the environment ``default``. With
-    ``outside_streams``, functions may be fed by streams that other templates declare.
+    ``outside_streams``, functions may be fed by streams that other templates declare. ``physical_names``
+    (by logical id) are what a deployed stack calls the resources that the template gives no name.
 
     :raises DeploymentError: with one line that says what is wrong, where, and what to do.
     """
@@ -81,7 +83,7 @@ def load_deployment(
         samconfig or path.parent / "samconfig.toml", config_env, required=samconfig is not None
     )
     parameters = resolve_parameters(sections["Parameters"], path, environment, overrides or {})
-    place = Place(region, account_id, environment.stack_name or STACK_NAME)
+    place = Place(region, account_id, environment.stack_name or STACK_NAME, physical_names or {})
     return resources.build(sections, path, config_env, parameters, place, outside_streams=outside_streams)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import Any
 
 import boto3
 import botocore.exceptions
+import botocore.parsers
 from botocore.config import Config
 
 from simulator.cloud.server import CloudProcess, client_environment
@@ -80,6 +82,33 @@ def aws_target() -> Target:
     if credentials is None:
         raise TargetError("no AWS credentials were found; set AWS_PROFILE, or run `aws configure`")
     return Target("aws", region, None, {"AWS_REGION": region, "AWS_DEFAULT_REGION": region})
+
+
+def physical_names(target: Target, stack_name: str) -> dict[str, str]:
+    """What CloudFormation called the resources of a stack, by logical id; empty when it does not tell.
+
+    A stack that is not there, or a caller who may not ask, is no error: the template may name all that matters.
+    """
+    client = target.client("cloudformation", connect_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
+    try:
+        return {
+            one["LogicalResourceId"]: _name_in(one["PhysicalResourceId"])
+            for page in client.get_paginator("list_stack_resources").paginate(StackName=stack_name)
+            for one in page["StackResourceSummaries"]
+            if one.get("PhysicalResourceId")
+        }
+    except (
+        botocore.exceptions.ClientError,
+        botocore.exceptions.BotoCoreError,
+        botocore.parsers.ResponseParserError,
+    ):
+        return {}
+
+
+def _name_in(physical_id: str) -> str:
+    """The name in a physical id, which is that name, an ARN, or the URL of a queue."""
+    _, is_consumer, rest = physical_id.partition("/consumer/")
+    return rest.partition(":")[0] if is_consumer else re.split("[/:]", physical_id)[-1]
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,9 +11,12 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
+from botocore.stub import Stubber
 from conftest import client_of
 from rich.console import Console
 
@@ -26,6 +30,8 @@ from consumers.runtime import (
 from simulator.cloud.server import CloudProcess
 from simulator.consume import Snapshot, Summary
 from simulator.consume_view import ConsumeView, functions_table, print_summary, shards_table
+from simulator.deployment import load_deployment
+from simulator.target import physical_names
 
 ALLEYCAT = [sys.executable, "-c", "from simulator.cli import main; main()"]
 TEMPLATE = """
@@ -367,6 +373,77 @@ def test_filters_and_destinations_of_the_template_are_acted_on(project: Project)
     assert sum(one["dropped_records"] for one in json.loads(out)["shards"]) == 1
 
 
+def test_a_stacks_resources_are_found_by_the_names_that_they_got(tmp_path: Path) -> None:
+    ids = {
+        "Clicks": "shop-Clicks-a1b2",
+        "Counts": "shop-Counts-c3d4",
+        "Failures": "https://sqs.us-east-1.amazonaws.com/1/shop-Failures-e5",
+        "Alarm": "arn:aws:sns:us-east-1:1:shop-Alarm-f6",
+        "Fan": "arn:aws:kinesis:us-east-1:1:stream/shop-Clicks-a1b2/consumer/fan:1700000000",
+        "Role": None,
+    }
+    summaries = [
+        {"LogicalResourceId": name, "ResourceType": "T", "LastUpdatedTimestamp": 0, "ResourceStatus": "CREATE_COMPLETE"}
+        | ({"PhysicalResourceId": physical} if physical else {})
+        for name, physical in ids.items()
+    ]
+    client = boto3.client("cloudformation", "us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    with Stubber(client) as stub:
+        stub.add_response("list_stack_resources", {"StackResourceSummaries": summaries}, {"StackName": "shop"})
+        stub.add_client_error("list_stack_resources", "ValidationError", "Stack with id nix does not exist")
+        target = SimpleNamespace(client=lambda service, **config: client)
+        names = physical_names(target, "shop")  # type: ignore[arg-type]
+        assert physical_names(target, "nix") == {}  # type: ignore[arg-type]
+    client.close()
+    assert names == {
+        "Clicks": "shop-Clicks-a1b2",
+        "Counts": "shop-Counts-c3d4",
+        "Failures": "shop-Failures-e5",
+        "Alarm": "shop-Alarm-f6",
+        "Fan": "fan",
+    }
+    (tmp_path / "src").mkdir()
+    path = tmp_path / "template.yaml"
+    path.write_text(TEMPLATE.replace("Properties: {Name: !Ref Name, ShardCount", "Properties: {ShardCount"))
+    found = load_deployment(path, physical_names=names)
+    (source,) = found.functions[0].event_sources
+    assert source.source_name == "shop-Clicks-a1b2"
+    assert found.tables[0].name == "clicks", "a name that the template gives stays"
+
+
+def test_flags_read_the_environment(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.create()
+    project.put("data")
+    monkeypatch.setenv("ALLEYCAT_FUNCTIONS", "Count")
+    monkeypatch.setenv("ALLEYCAT_JSON", "1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", project.cloud.endpoint_url)
+    process = subprocess.Popen(project.command(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    eventually(project.written)
+    process.send_signal(signal.SIGINT)
+    told = json.loads(end(process)[1])
+    assert told["target"] == project.cloud.endpoint_url
+    assert [one["name"] for one in told["functions"]] == ["alleycat-Count"]
+
+
+def test_a_cloud_that_dies_is_one_clear_line(project: Project) -> None:
+    process = subprocess.Popen(
+        project.command("--port", "0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    own = CloudProcess(port=int(process.stderr.readline().partition("127.0.0.1:")[2].split()[0]))
+    kinesis = client_of(own, "kinesis")
+    kinesis.put_record(StreamName=project.name, Data=b"data", PartitionKey="p")
+    kinesis.close()
+    eventually(project.written)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "simulator.cloud.server"], capture_output=True, text=True, check=True
+    )
+    os.kill(int(children.stdout.split()[0]), signal.SIGKILL)
+    code, out, err = end(process)
+    assert (code, out) == (3, "")
+    assert "the embedded cloud died (exit code -9)" in err.strip().splitlines()[-1]
+
+
 # -- wrong input ---------------------------------------------------------------------------------------
 
 
@@ -531,6 +608,7 @@ def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], mo
         view.log("Count", "its own line")
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "running 12 s; Count 1,234 calls, 0 records, 5 errors, p99 12 ms, age 0.0 s; 30 shards in trouble",
+        "running 12 s; Count 1,234 calls, 0 records, 5 errors, p99 12 ms, age 0.0 s; 30 shards in trouble; "
+        "CountClicks is unreachable",
         "Count | its own line",
     ]

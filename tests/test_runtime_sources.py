@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -488,6 +489,21 @@ def test_latest_begins_with_what_is_written_from_now_on(stage: Stage, stream: st
     dynamodb.put_item(TableName=stream, Item={"id": {"S": "after"}})
     catch_up(runtime)
     assert [record["dynamodb"]["Keys"]["id"]["S"] for record in stage.records()] == ["after"]
+
+
+def test_windows_of_a_table_go_by_when_its_items_were_written(stage: Stage, stream: str) -> None:
+    arn = stage.create_table(stream)
+    dynamodb = stage.clients["dynamodb"]
+    began = int(time.time())
+    for key in ("a", "b", "c"):
+        dynamodb.put_item(TableName=stream, Item={"id": {"S": key}})
+    runtime = stage.runtime(arn, "table_window", tumbling_window_s=1)
+    catch_up(runtime)
+    assert sorted(key for window in stage.written() for key in window["seen"]) == ["a", "b", "c"]
+    starts = [datetime.fromisoformat(one["window"]["start"]).timestamp() for one in stage.written()]
+    assert starts == sorted(starts)
+    assert began <= starts[0] <= starts[-1] <= time.time()
+    assert {one["arn"] for one in stage.written()} == {arn}
 
 
 class FakeStreams:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,11 +48,15 @@ _SAM_ADDS = re.compile(r"Serverless(Rest|Http)Api([A-Z]\w*)?")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a template is deployed: what the pseudo parameters say."""
+    """Where a template is deployed: what the pseudo parameters say.
+
+    ``physical_names`` are what resources without a name are called there, by logical id.
+    """
 
     region: str
     account_id: str
     stack_name: str
+    physical_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def partition(self) -> str:
@@ -175,9 +179,13 @@ class Names:
             self._asking.append(logical_id)
             given = self.resolver.resolve(properties[key], line)
             self._asking.pop()
-        name = f"{self.place.stack_name}-{logical_id}" if given is NO_VALUE else scalar_text(given) or ""
-        if given is NO_VALUE and kind == BUCKET:
-            name = name.lower()
+        if given is not NO_VALUE:
+            name = scalar_text(given) or ""
+        elif logical_id in self.place.physical_names:
+            name = self.place.physical_names[logical_id]
+        else:
+            name = f"{self.place.stack_name}-{logical_id}"
+            name = name.lower() if kind == BUCKET else name
         if not re.fullmatch(rule, name):
             raise self.error(f"{logical_id}: {name[:300]!r} is not a possible {key}", line, f"it must match {rule}")
         self._known[logical_id] = name

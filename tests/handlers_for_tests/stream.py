@@ -64,3 +64,12 @@ def events(event: dict[str, Any], context: object) -> None:
 def report_first(event: dict[str, Any], context: object) -> dict[str, Any]:
     """Report the first record, every time."""
     return {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["kinesis"]["sequenceNumber"]}]}
+
+
+def table_window(event: dict[str, Any], context: object) -> dict[str, Any]:
+    """Collect the keys of items in the state, write them at the window's end."""
+    seen = event["state"].get("seen", []) + [record["dynamodb"]["Keys"]["id"]["S"] for record in event["Records"]]
+    if event["isFinalInvokeForWindow"]:
+        _write({"window": event["window"], "seen": seen, "arn": event["eventSourceARN"]})
+        return {}
+    return {"state": {"seen": seen}}
