@@ -66,6 +66,12 @@ def _finding(use: LimitUse, window_s: float, deployment: Deployment) -> Finding 
         )
     word = "write" if ".write." in use.name else "read"
     units = "WCU" if word == "write" else "RCU"
+    if use.name.startswith("dynamodb.partition"):
+        return Finding(
+            f"A partition of {use.resource} gives {use.limit:,.0f} {units} a second, however much is provisioned or "
+            f"saved ({refused}, sent again later).",
+            "Keys that spread over more partitions would serve more.",
+        )
     if use.name.startswith("dynamodb.index"):
         name = f"Index{word.capitalize()}CapacityUnits"
         advice = f"--set {name}={_more(use.limit)}" if name in parameters else f"More {units} on the index"

@@ -30,6 +30,8 @@ _SHORT = {
     "dynamodb.table.read.units_per_second": "reads",
     "dynamodb.index.write.units_per_second": "writes",
     "dynamodb.index.read.units_per_second": "reads",
+    "dynamodb.partition.write.units_per_second": "writes/part.",
+    "dynamodb.partition.read.units_per_second": "reads/part.",
 }
 
 

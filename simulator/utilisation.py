@@ -131,11 +131,26 @@ def _shard_use(view: MetricsView, stream: str, shard: str) -> Iterable[LimitUse]
 def _capacity_use(
     view: MetricsView, kind: str, resource: str, rcu: float | None, wcu: float | None, **dimensions: str
 ) -> Iterable[LimitUse]:
-    for verb, word, provisioned in (("Write", "write", wcu), ("Read", "read", rcu)):
-        if not provisioned:
-            continue
+    for verb, word, provisioned, on_demand, partition in (
+        ("Write", "write", wcu, limits.ON_DEMAND_WRITE_UNITS, limits.PARTITION_WRITE_UNITS),
+        ("Read", "read", rcu, limits.ON_DEMAND_READ_UNITS, limits.PARTITION_READ_UNITS),
+    ):
+
+        def refused(*causes: str, verb: str = verb) -> int:
+            return sum(
+                int(view.total("AWS/DynamoDB", f"{verb}{cause}ThrottleEvents", **dimensions)) for cause in causes
+            )
+
         sums = view.sums("AWS/DynamoDB", f"Consumed{verb}CapacityUnits", **dimensions)
-        throttled = int(view.total("AWS/DynamoDB", f"{verb}ThrottleEvents", **dimensions))
+        peak, total = max(sums.values(), default=0), sum(sums.values())
         unit = f"{verb[0]}CU/s"
         name = f"dynamodb.{kind}.{word}.units_per_second"
-        yield LimitUse(name, resource, provisioned, unit, max(sums.values(), default=0), throttled, sum(sums.values()))
+        if not provisioned:
+            throttled = refused("KeyRangeThroughput", "MaxOnDemand", "AccountLimit")
+            yield LimitUse(name, resource, on_demand.value, unit, peak, throttled, total)
+            continue
+        yield LimitUse(name, resource, provisioned, unit, peak, refused("ProvisionedThroughput"), total)
+        by_partition = refused("KeyRangeThroughput")
+        if by_partition:
+            # The peak of one partition is not told apart; the resource's is at least that.
+            yield LimitUse(partition.name, resource, partition.value, unit, peak, by_partition, total)

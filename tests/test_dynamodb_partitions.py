@@ -368,3 +368,27 @@ def test_update_table_counts_decreases_and_refuses_what_changes_nothing() -> Non
     described = api("DescribeTable", TableName="p")["Table"]
     assert described["ProvisionedThroughput"]["WriteCapacityUnits"] == 5
     assert described["WarmThroughput"]["WriteUnitsPerSecond"] == 5
+
+
+def test_a_partitions_limit_is_told_apart_from_the_tables() -> None:
+    from pathlib import Path
+
+    from simulator.deployment import load_deployment
+    from simulator.diagnosis import diagnose
+    from simulator.utilisation import limit_use
+
+    api = Api()
+    deployment = load_deployment(Path(__file__).resolve().parents[1] / "template.yaml")
+    (table,) = deployment.tables
+    api("CreateTable", **table.create_table_kwargs())
+    api.now += 100
+    refused = 0
+    for number in range(700):
+        item = {"PK": {"S": "race-1"}, "SK": {"S": str(number)}}
+        refused += "__type" in api("PutItem", TableName=table.name, Item={**item, "fill": {"S": "x" * 1800}})
+    assert refused == 200  # two units each, of a thousand a second
+    uses = {use.name: use for use in limit_use(api.metrics.to_json(), deployment)}
+    assert uses["dynamodb.partition.write.units_per_second"].throttled == refused
+    assert uses["dynamodb.table.write.units_per_second"].throttled == 0
+    (finding,) = diagnose(list(uses.values()), 60, [], deployment)
+    assert "A partition of alleycat-races gives 1,000 WCU a second" in str(finding)
