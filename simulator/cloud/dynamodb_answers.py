@@ -16,6 +16,7 @@ import orjson
 from simulator.cloud.dynamodb import Admission
 from simulator.cloud.dynamodb_costs import Cost, TableSpec
 from simulator.cloud.metrics import Dimensions, Metrics
+from simulator.cloud.store import table_name_of
 
 ERRORS = "com.amazonaws.dynamodb.v20120810#"
 FRONT_END_ERRORS = "com.amazon.coral.service#"
@@ -34,6 +35,10 @@ class Response:
 
 def respond(status: int, body: bytes) -> Response:
     """``body`` with the headers that DynamoDB sends, its CRC among them."""
+    if status == 400 and b'"__type"' in body and b"#" not in body.partition(b",")[0]:
+        # Some of the store's errors come without their namespace.
+        told = orjson.loads(body)
+        body = orjson.dumps({**told, "__type": ERRORS + told["__type"]}) if "#" not in told["__type"] else body
     headers = {
         "content-type": "application/x-amz-json-1.0",
         "x-amzn-requestid": base64.b32encode(os.urandom(33))[:52].decode(),
@@ -123,6 +128,13 @@ _EVENT_NAMES = {
 }
 
 
+_NO_USER_ERRORS = {
+    "ConditionalCheckFailedException",
+    "ProvisionedThroughputExceededException",
+    "ThrottlingException",
+}
+
+
 class CapacityMetrics:
     """Records what CloudWatch's ``AWS/DynamoDB`` shows, under its names. ``direction`` is Read or Write."""
 
@@ -156,6 +168,20 @@ class CapacityMetrics:
 
     def failed_condition(self, table_name: str, now: float) -> None:
         self._record("ConditionalCheckFailedRequests", _dimensions(table_name), 1, now)
+
+    def answered(self, operation: str, params: Any, answer: Response, latency_ms: float, now: float) -> None:
+        """What every request leaves: its latency when it succeeded, the items it returned, an error of the user's."""
+        if answer.status != 200:
+            # "Most user errors" (CAH metrics-dimensions): neither throttling nor a failed condition.
+            if answer.status == 400 and error_code(answer.body) not in _NO_USER_ERRORS:
+                self._record("UserErrors", (), 1, now)
+            return
+        name = params.get("TableName")
+        if isinstance(name, str):
+            dimensions = (("TableName", table_name_of(name)), ("Operation", operation))
+            self._record("SuccessfulRequestLatency", dimensions, latency_ms, now)
+            if operation in ("Query", "Scan"):
+                self._record("ReturnedItemCount", dimensions, orjson.loads(answer.body).get("Count", 0), now)
 
     def provisioned(self, spec: TableSpec, now: float) -> None:
         """What is provisioned, told when it is set."""

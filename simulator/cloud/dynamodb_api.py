@@ -13,10 +13,13 @@ throttled here: PartiQL, backups, imports and exports.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import orjson
 
+from simulator.cloud import limits
 from simulator.cloud.dynamodb import Admission, ResourceCapacity, TableCapacity
 from simulator.cloud.dynamodb_answers import (
     CapacityMetrics,
@@ -30,6 +33,7 @@ from simulator.cloud.dynamodb_answers import (
 )
 from simulator.cloud.dynamodb_batches import Batches
 from simulator.cloud.dynamodb_costs import Cost, TableSpec, failed_condition_cost, write_cost
+from simulator.cloud.dynamodb_item_rules import check_size, check_values
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, query_touches, write_touches
 from simulator.cloud.dynamodb_requests import Call, as_item, as_object, as_text, check_request
@@ -39,6 +43,8 @@ from simulator.cloud.item_size import ItemFormatError, read_units
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
 from simulator.cloud.store import Store, Target
+
+PARTIQL = ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction")
 
 
 class DynamoDBApi:
@@ -70,6 +76,7 @@ class DynamoDBApi:
             "UpdateTable": self._create_or_update_table,
             "DeleteTable": self._delete_table,
             "DescribeTable": self._describe_table,
+            "DescribeLimits": self._describe_limits,
         }
 
     def handle(
@@ -82,17 +89,21 @@ class DynamoDBApi:
         """
         operation = target_operation.rpartition(".")[2]
         with self._lock:
+            now, began = self._clock(), time.perf_counter()
+            params: dict[str, Any] = {}
             try:
                 params = as_object(orjson.loads(body or b"{}"))
                 check_request(operation, params)
-                call = Call(operation, params, body or b"{}", region, self._clock())
-                return self._handlers.get(operation, self._pass)(call)
+                call = Call(operation, params, body or b"{}", region, now)
+                answer = self._handlers.get(operation, self._pass)(call)
             except orjson.JSONDecodeError:
-                return respond(400, error_body("SerializationException", "The body is not JSON"))
+                answer = respond(400, error_body("SerializationException", "The body is not JSON"))
             except ItemFormatError as error:
-                return respond(400, error_body("SerializationException", str(error)))
+                answer = respond(400, error_body("SerializationException", str(error)))
             except AwsError as error:
-                return respond(error.status, error_body(error.code, error.message))
+                answer = respond(error.status, error_body(error.code, error.message))
+            self._metrics.answered(operation, params, answer, (time.perf_counter() - began) * 1000, now)
+            return answer
 
     def describe_capacity(self, now: float) -> dict[str, list[ResourceCapacity]]:
         """By table ARN, the capacity of the table and of its global indexes: provisioned, saved, at most."""
@@ -102,6 +113,12 @@ class DynamoDBApi:
     # -- tables ----------------------------------------------------------------------------------------
 
     def _pass(self, call: Call) -> Response:
+        if call.operation in PARTIQL and self._settings.enforced:
+            raise AwsError(
+                "UnknownOperationException",
+                f"{call.operation} is not implemented by the embedded cloud: PartiQL is not priced, so its limits "
+                "cannot be enforced. Use the other operations, or start the cloud with --limits off.",
+            )
         return respond(*self._store.call(call.operation, call.body, call.region))
 
     def _create_or_update_table(self, call: Call) -> Response:
@@ -124,6 +141,16 @@ class DynamoDBApi:
         self._tables.keep(TableSpec.from_description(described), call.region, call.now)
         return respond(200, orjson.dumps(told))
 
+    def _describe_limits(self, call: Call) -> Response:
+        account, table = int(limits.ACCOUNT_UNITS), int(limits.TABLE_MAX_UNITS)
+        told = {
+            "AccountMaxReadCapacityUnits": account,
+            "AccountMaxWriteCapacityUnits": account,
+            "TableMaxReadCapacityUnits": table,
+            "TableMaxWriteCapacityUnits": table,
+        }
+        return respond(200, orjson.dumps(told))
+
     def _describe_table(self, call: Call) -> Response:
         answer = self._store.call(call.operation, call.body, call.region)
         if answer.status != 200:
@@ -142,6 +169,8 @@ class DynamoDBApi:
 
     def _write(self, call: Call) -> Response:
         key_of = as_item(call.params["Item" if call.operation == "PutItem" else "Key"])
+        check_values(key_of.values())
+        check_values(as_object(call.params.get("ExpressionAttributeValues") or {}).values())
         target = Target(as_text(call.params["TableName"]), key_of)
         staged = self._store.stage(call.operation, [target], call.body, call.region)
         failed_condition = staged.answer.status != 200
@@ -149,6 +178,7 @@ class DynamoDBApi:
             return respond(*staged.answer)
         table = self._tables.of(target.table, call)
         (change,) = staged.changes
+        check_size(change.after, updated=call.operation == "UpdateItem")
         if failed_condition:
             cost = failed_condition_cost(change.before)
         else:

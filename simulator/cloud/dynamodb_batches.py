@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from simulator.cloud import limits
 from simulator.cloud.dynamodb import Admission, TableCapacity
 from simulator.cloud.dynamodb_answers import (
     CapacityMetrics,
@@ -19,14 +20,13 @@ from simulator.cloud.dynamodb_answers import (
     with_capacity,
 )
 from simulator.cloud.dynamodb_costs import Cost, failed_condition_cost, write_cost
+from simulator.cloud.dynamodb_item_rules import check_size, check_values
 from simulator.cloud.dynamodb_placement import TouchMap, item_touches, joined, write_touches
 from simulator.cloud.dynamodb_requests import Call, Part, as_item, as_list, as_object, as_single, as_text
 from simulator.cloud.dynamodb_tables import Tables
 from simulator.cloud.errors import AwsError
-from simulator.cloud.item_size import read_units
+from simulator.cloud.item_size import item_size, read_units
 from simulator.cloud.store import Change, Store, Target, table_name_of
-
-BATCH_WRITE_MAX_ITEMS = 25
 
 
 class Bill:
@@ -71,13 +71,16 @@ class Batches:
             for request in as_list(requests):
                 kind, content = as_single(request)
                 key_of = as_item(as_object(content).get("Item" if kind == "PutRequest" else "Key"))
+                check_values(key_of.values())
                 parts.append(Part(table_name, kind, request, Target(table_name, key_of)))
-        if len(parts) > BATCH_WRITE_MAX_ITEMS:
+        if len(parts) > limits.BATCH_WRITE_ITEMS.value:
             raise AwsError("ValidationException", "Too many items requested for the BatchWriteItem call")
         staged = self._store.stage(call.operation, [part.target for part in parts], call.body, call.region)
         if staged.answer.status != 200:
             return respond(*staged.answer)
         self._refuse_duplicates(parts, call)
+        for change in staged.changes:
+            check_size(change.after)
         bill = Bill()
         admitted: list[Change] = []
         unprocessed: dict[str, list[Any]] = {}
@@ -168,12 +171,15 @@ class Batches:
             kind, content = as_single(item)
             request = as_object(content)
             key_of = as_item(request.get("Item" if kind == "Put" else "Key"))
+            check_values(key_of.values())
+            check_values((request.get("ExpressionAttributeValues") or {}).values())
             target = Target(as_text(request.get("TableName")), key_of)
             parts.append(Part(target.table, kind, request, target))
         staged = self._store.stage(call.operation, [part.target for part in parts], call.body, call.region)
         cancelled = error_code(staged.answer.body) == "TransactionCanceledException"
         if staged.answer.status != 200 and not cancelled:
             return respond(*staged.answer)
+        self._require_size(staged.changes)
         costs, touches = [], []
         for part, change in zip(parts, staged.changes, strict=True):
             spec = self._tables.of(part.table, call).spec
@@ -193,6 +199,14 @@ class Batches:
             return respond(*staged.answer)
         self._store.commit(staged.changes, call.region)
         return respond(200, with_capacity(staged.answer.body, bill.told(call.detail, "Write")))
+
+    def _require_size(self, changes: Sequence[Change]) -> None:
+        """:raises AwsError: ValidationException when a transaction's items are larger than 4 MB together."""
+        for change in changes:
+            check_size(change.after)
+        total = sum(item_size(change.after) for change in changes if change.after)
+        if total > limits.TRANSACTION_BYTES.value:
+            raise AwsError("ValidationException", f"Transaction request size exceeds 4 MB limit: {total} bytes")
 
     def transact_get(self, call: Call) -> Response:
         parts = []

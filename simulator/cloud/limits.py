@@ -125,6 +125,15 @@ MODE_CHANGES_PER_DAY = Quota(
     "dynamodb.update_table.to_on_demand_per_24h", 4, "changes", "CAH: provisioned to on-demand, in 24 hours"
 )
 ITEM_MAX_BYTES = Quota("dynamodb.item.max_bytes", 400 * KIB, "bytes", "CAH quotas")
+PARTITION_KEY_MAX_BYTES = Quota("dynamodb.partition_key.max_bytes", 2048, "bytes", "CAH quotas")
+SORT_KEY_MAX_BYTES = Quota("dynamodb.sort_key.max_bytes", 1024, "bytes", "CAH quotas")
+NESTING_LEVELS = Quota("dynamodb.item.max_nesting", 32, "levels", "CAH quotas")
+NUMBER_DIGITS = Quota("dynamodb.number.max_digits", 38, "digits", "CAH quotas")
+BATCH_WRITE_ITEMS = Quota("dynamodb.batch_write.max_items", 25, "items", "CAH API_BatchWriteItem")
+BATCH_GET_ITEMS = Quota("dynamodb.batch_get.max_items", 100, "items", "CAH API_BatchGetItem")
+TRANSACTION_ITEMS = Quota("dynamodb.transaction.max_items", 100, "items", "BC TransactWriteItems")
+TRANSACTION_BYTES = Quota("dynamodb.transaction.max_bytes", 4 * MIB, "bytes", "BC TransactWriteItems")
+ACCOUNT_UNITS = Quota("dynamodb.account.max_units_per_second", 80_000, "units/s", "CAH quotas; told, not enforced")
 
 QUOTAS: tuple[Quota, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Quota))
 

@@ -53,10 +53,12 @@ def _moto() -> SimpleNamespace:
     from moto.core.exceptions import HTTPException
     from moto.core.request import Request
     from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
-    from moto.dynamodb.models.dynamo_type import DynamoType
+    from moto.dynamodb.models.dynamo_type import DynamoType, LimitedSizeDict
 
     # AWS raised it from 25 in 2022.
     dynamodb_responses.TRANSACTION_MAX_ITEMS = 100
+    # It estimates an item's size and refuses from 405,000; AWS's rules and 409,600 are in dynamodb_item_rules.
+    LimitedSizeDict.__setitem__ = dict.__setitem__
 
     class Handler(dynamodb_responses.DynamoHandler):  # type: ignore[misc]
         """moto's DynamoDB on a backend of our choice."""
