@@ -1,4 +1,4 @@
-"""The commands: ``alleycat race``, ``alleycat cloud``, ``alleycat template``.
+"""The commands: ``alleycat race``, ``alleycat cloud``, ``alleycat template``, ``alleycat limits``.
 
 Exit codes: 0 all well, 1 the run failed its verdict, 2 usage or configuration, 3 the target could not be reached
 or started, 130 interrupted. Nothing prints a traceback at a user.
@@ -20,6 +20,7 @@ from rich.console import Console
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudError
 from simulator.deployment import Deployment, DeploymentError, load_deployment, to_dict
+from simulator.limits_view import show_limits
 
 EXIT_FAILED, EXIT_USAGE, EXIT_TARGET, EXIT_INTERRUPTED = 1, 2, 3, 130
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -256,6 +257,9 @@ def show_template(
         print(json.dumps(to_dict(deployment), ensure_ascii=False))
     else:
         Console().print(render(deployment))
+
+
+app.command("limits")(show_limits)
 
 
 # -- arguments -----------------------------------------------------------------------------------------
