@@ -15,25 +15,30 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from consumers.runtime.batches import PAYLOAD_MAX_BYTES
-from consumers.runtime.environment import RESPONSE_MAX_BYTES
-from consumers.runtime.windows import STATE_MAX_BYTES
 from simulator.cloud.limits import QUOTAS, LimitSettings, Quota
 
-LAMBDA_QUOTAS = (
-    Quota("lambda.invoke.payload_max_bytes", PAYLOAD_MAX_BYTES, "bytes", "CAH gettingstarted-limits: 6 MB request"),
-    Quota("lambda.invoke.response_max_bytes", RESPONSE_MAX_BYTES, "bytes", "Lambda's own error text", "M"),
-    Quota("lambda.tumbling_window.state_max_bytes", STATE_MAX_BYTES, "bytes", "CAH services-kinesis-windows: 1 MB"),
-)
 HOW_TO_SET = {
     "enforced": "--limits on|off, ALLEYCAT_LIMITS",
 }
 CONFIDENCE = {"H": "published", "M": "one good source", "L": "inferred"}
 
 
+def lambda_quotas() -> tuple[Quota, ...]:
+    """Those that the runtime enforces; imported when asked for, as the runtime takes a while."""
+    from consumers.runtime.batches import PAYLOAD_MAX_BYTES
+    from consumers.runtime.environment import RESPONSE_MAX_BYTES
+    from consumers.runtime.windows import STATE_MAX_BYTES
+
+    return (
+        Quota("lambda.invoke.payload_max_bytes", PAYLOAD_MAX_BYTES, "bytes", "CAH gettingstarted-limits: 6 MB request"),
+        Quota("lambda.invoke.response_max_bytes", RESPONSE_MAX_BYTES, "bytes", "Lambda's own error text", "M"),
+        Quota("lambda.tumbling_window.state_max_bytes", STATE_MAX_BYTES, "bytes", "CAH services-kinesis-windows: 1 MB"),
+    )
+
+
 def quotas(service: str | None = None) -> tuple[Quota, ...]:
     """Every quota that the code enforces, or those whose name begins with ``service``."""
-    return tuple(one for one in (*QUOTAS, *LAMBDA_QUOTAS) if service is None or one.name.partition(".")[0] == service)
+    return tuple(one for one in (*QUOTAS, *lambda_quotas()) if service is None or one.name.partition(".")[0] == service)
 
 
 def services() -> list[str]:

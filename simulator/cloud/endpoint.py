@@ -1,9 +1,9 @@
 """The HTTP front of the embedded cloud: one ASGI application for every service.
 
 Kinesis is answered by our own engine on the event loop, so its calls are atomic and in order. DynamoDB (capacity
-ours, semantics moto's) and every other service (moto) are synchronous and not thread-safe: one worker thread
-takes them in turn, so that a slow scan never holds up a PutRecords. Under ``/_alleycat/`` the cloud speaks of
-itself: ``health``, ``metrics``, ``capacity``.
+ours, semantics moto's), CloudWatch and every other service (moto) are synchronous and not thread-safe: one worker
+thread takes them in turn, so that a slow scan never holds up a PutRecords. Under ``/_alleycat/`` the cloud speaks of
+itself: ``health``, ``metrics``, ``prometheus``, ``capacity``.
 
 Requests are told apart as AWS's clients send them: by ``X-Amz-Target`` first, then by the service in the SigV4
 credential scope. Any credentials are accepted, none at all are refused as AWS refuses them.
@@ -18,10 +18,12 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import orjson
 
+from simulator.cloud import metrics_intake
+from simulator.cloud.cloudwatch import CloudWatch
 from simulator.cloud.dynamodb_api import DynamoDBApi
 from simulator.cloud.errors import AwsError
 from simulator.cloud.kinesis_api import CONTENT_TYPE, TARGET, KinesisApi, error_body
@@ -33,6 +35,7 @@ DEFAULT_REGION = "us-east-1"
 DYNAMODB_TARGET = "DynamoDB_20120810"
 # The largest request any simulated operation takes is a PutRecords of 10 MiB, a third larger in base64.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
+ALARM_INTERVAL_S = 10.0
 
 Headers = dict[str, str]
 Answer = tuple[int, Headers, bytes]
@@ -66,6 +69,8 @@ class Cloud:
         self.clock = clock
         self.started_at = clock()
         self.kinesis = KinesisApi(account_id, self.settings, self.metrics, clock)
+        self.cloudwatch = CloudWatch(self.metrics, account_id, self._publish, clock)
+        self._alarm_clock: asyncio.Task[None] | None = None
         self._dynamodb = dynamodb
         self._others = others
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="alleycat-moto")
@@ -121,7 +126,10 @@ class Cloud:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         path = scope["path"]
         if path.startswith("/_alleycat/"):
-            return await self._own(path.removeprefix("/_alleycat/"), scope.get("query_string", b"").decode())
+            page, query = path.removeprefix("/_alleycat/"), scope.get("query_string", b"").decode()
+            if scope["method"] == "POST":
+                return await self._take(page, body)
+            return await self._own(page, query)
         service, _, operation = headers.get("x-amz-target", "").partition(".")
         scope_match = _CREDENTIAL.search(headers.get("authorization", ""))
         region = scope_match[1] if scope_match else DEFAULT_REGION
@@ -136,6 +144,8 @@ class Cloud:
             )
             return answer.status, dict(answer.headers), answer.body
         query = scope.get("query_string", b"").decode()
+        if scope_match and scope_match[2] == "monitoring":
+            return await self._ask_cloudwatch(path, query, headers, body, region)
         url = f"http://{headers.get('host', 'localhost')}{_raw_path(scope)}{'?' + query if query else ''}"
         return await loop.run_in_executor(self._worker, lambda: self.others.call(scope["method"], url, headers, body))
 
@@ -153,6 +163,30 @@ class Cloud:
         status, answer = self.kinesis.handle(operation, body, region)
         return status, answer_headers, answer
 
+    async def _ask_cloudwatch(self, path: str, query: str, headers: Headers, body: bytes, region: str) -> Answer:
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(
+            self._worker, lambda: self.cloudwatch.handle(path, query, headers, body, region)
+        )
+        if self.cloudwatch.has_alarms() and (self._alarm_clock is None or self._alarm_clock.done()):
+            self._alarm_clock = asyncio.create_task(self._watch_alarms(), name="alleycat-alarms")
+        return answer
+
+    async def _watch_alarms(self) -> None:
+        """So that topics are told of an alarm that nobody asks for."""
+        while self.cloudwatch.has_alarms():
+            await asyncio.sleep(ALARM_INTERVAL_S)
+            await asyncio.get_running_loop().run_in_executor(self._worker, self.cloudwatch.evaluate_alarms)
+
+    def _publish(self, region: str, topic_arn: str, subject: str, message: str) -> None:
+        """An alarm's action, by the SNS of the other services; on the worker thread."""
+        form = {"Action": "Publish", "Version": "2010-03-31", "TopicArn": topic_arn, "Subject": subject[:100]}
+        headers = {
+            "content-type": "application/x-www-form-urlencoded",
+            "authorization": f"AWS4-HMAC-SHA256 Credential=test/20000101/{region}/sns/aws4_request",
+        }
+        self.others.call("POST", "http://localhost/", headers, urlencode({**form, "Message": message}).encode())
+
     async def _own(self, page: str, query: str) -> Answer:
         """What the cloud says of itself, as JSON."""
         now = self.clock()
@@ -164,12 +198,29 @@ class Cloud:
                 told = self.metrics.to_json(float(since))
             except ValueError:
                 return 400, {"content-type": "text/plain"}, f"since={since}: give seconds since the epoch\n".encode()
+        elif page == "prometheus":
+            from simulator.cloud import prometheus
+
+            text = await asyncio.get_running_loop().run_in_executor(self._worker, prometheus.render, self.metrics, now)
+            return 200, {"content-type": prometheus.CONTENT_TYPE}, text
         elif page == "capacity":
             told = await asyncio.get_running_loop().run_in_executor(self._worker, self._capacity, now)
         else:
-            pages = "/_alleycat/health, /_alleycat/metrics, /_alleycat/capacity"
+            pages = ", ".join(f"/_alleycat/{page}" for page in ("health", "metrics", "prometheus", "capacity"))
             return 404, {"content-type": "text/plain"}, f"No such page. There are {pages}\n".encode()
         return 200, {"content-type": "application/json"}, orjson.dumps(told)
+
+    async def _take(self, page: str, body: bytes) -> Answer:
+        """Metrics from outside, stored by the worker thread as CloudWatch's are."""
+        if page != "metrics":
+            return 405, {"content-type": "text/plain", "allow": "GET"}, b"POST is for /_alleycat/metrics\n"
+        try:
+            stored = await asyncio.get_running_loop().run_in_executor(
+                self._worker, metrics_intake.take, self.metrics, body
+            )
+        except metrics_intake.IntakeError as error:
+            return 400, {"content-type": "text/plain"}, f"{error}\n".encode()
+        return 200, {"content-type": "application/json"}, orjson.dumps({"stored": stored})
 
     def _capacity(self, now: float) -> dict[str, Any]:
         """Provisioned units and burst left of every table and index; levels of every shard."""
@@ -196,7 +247,7 @@ def request_ids() -> Headers:
 
 
 def _services() -> Iterable[str]:
-    return ["kinesis", "dynamodb", "everything else by moto"]
+    return ["kinesis", "dynamodb", "cloudwatch", "everything else by moto"]
 
 
 def _missing_token(content_type: str) -> Answer:
