@@ -18,12 +18,15 @@ Recording is O(1) and cheap enough for every call: callers aggregate a request f
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 Dimensions = tuple[tuple[str, str], ...]
 Key = tuple[str, str, Dimensions]
+Found = TypeVar("Found")
+Name = TypeVar("Name")
+Value = TypeVar("Value")
 
 MINUTE_S = 60
 CLIENT_SERIES_MAX = 10_000
@@ -53,47 +56,97 @@ class StatisticSet:
 class _Series:
     """One metric: its latest seconds, its older minutes, and what it added up to since the start."""
 
-    __slots__ = ("gone_count", "gone_sum", "minutes", "rolled", "seconds", "unit")
+    __slots__ = ("in_order", "minutes", "newest", "rolled", "rolled_count", "rolled_sum", "seconds", "unit")
 
     def __init__(self) -> None:
         self.seconds: dict[int, StatisticSet] = {}
         self.minutes: dict[int, StatisticSet] = {}
-        # Roll-ups so far: a reader that sees it change between its two copies reads again.
+        self.newest = 0
+        # False once a second came after a later one: only clients send those.
+        self.in_order = True
+        # Steps of roll-ups so far, odd while one is under way: a reader that sees it change reads again.
         self.rolled = 0
-        # What left with the oldest minutes, so that totals never go down.
-        self.gone_count = self.gone_sum = 0.0
+        # All that ever left the seconds, so that totals never go down.
+        self.rolled_count = self.rolled_sum = 0.0
         self.unit: str | None = None
 
-    def roll_up(self, keep_minutes: int) -> None:
-        """Move the second that came first into its minute. Seconds arrive in order, so that is the oldest."""
+    def put(self, second: int, point: StatisticSet, keep_seconds: int, keep_minutes: int) -> None:
+        """Begin a second; the one that came first, as a rule the oldest, makes room in its minute."""
+        if second < self.newest:
+            self.in_order = False
+        else:
+            self.newest = second
+        self.seconds[second] = point
+        if len(self.seconds) > keep_seconds:
+            self._roll_up(keep_minutes)
+
+    def _roll_up(self, keep_minutes: int) -> None:
         self.rolled += 1
         second = next(iter(self.seconds))
-        self.add_minute(second, self.seconds.pop(second), keep_minutes)
-        self.rolled += 1
-
-    def add_minute(self, second: int, point: StatisticSet, keep_minutes: int) -> None:
+        point = self.seconds.pop(second)
+        self.rolled_count += point.sample_count
+        self.rolled_sum += point.sum
         minute = second - second % MINUTE_S
         found = self.minutes.get(minute)
-        if found is not None:
+        if found is None:
+            self.minutes[minute] = point
+            if len(self.minutes) > keep_minutes:
+                del self.minutes[min(self.minutes)]
+        else:
             found.add(point)
-            return
-        self.minutes[minute] = point
-        if len(self.minutes) > keep_minutes:
-            gone = self.minutes.pop(min(self.minutes))
-            self.gone_count += gone.sample_count
-            self.gone_sum += gone.sum
+        self.rolled += 1
 
-    def copies(self) -> tuple[list[tuple[int, StatisticSet]], list[tuple[int, StatisticSet]]]:
-        """Minutes and seconds as of one moment; each observation is in exactly one of them."""
+    def between(self, start: float, end: float, with_minutes: bool) -> list[tuple[int, StatisticSet]]:
+        """Seconds, and the minutes of those that were rolled up, as of one moment."""
+
+        def read() -> list[tuple[int, StatisticSet]]:
+            found = [(at, point) for at, point in list(self.seconds.items()) if start <= at < end]
+            if with_minutes:
+                minutes = list(self.minutes.items())
+                found += [(at, point.copy()) for at, point in minutes if start <= at < end]
+            return found
+
+        return self._consistent(read)
+
+    def since(self, start: float) -> list[tuple[int, StatisticSet]]:
+        """Seconds from ``start`` on; quick when few are asked for, as once a second."""
+        points = _copy(self.seconds)
+        if not self.in_order:
+            return [(at, point) for at, point in points if at >= start]
+        first = len(points)
+        while first and points[first - 1][0] >= start:
+            first -= 1
+        return points[first:]
+
+    def since_start(self) -> tuple[float, float]:
+        """``(SampleCount, Sum)`` of everything ever recorded."""
+
+        def read() -> tuple[float, float]:
+            points = list(self.seconds.values())
+            count = self.rolled_count + sum(point.sample_count for point in points)
+            return count, self.rolled_sum + sum(point.sum for point in points)
+
+        return self._consistent(read)
+
+    def _consistent(self, read: Callable[[], Found]) -> Found:
+        """What ``read`` found when no roll-up came between its parts."""
         while True:
             rolled = self.rolled
             try:
-                minutes = [(at, point.copy()) for at, point in list(self.minutes.items())]
-                seconds = list(self.seconds.items())
-            except RuntimeError:  # the dict grew while it was copied
+                found = read()
+            except RuntimeError:  # a dict grew while it was copied
                 continue
             if rolled == self.rolled and not rolled % 2:
-                return minutes, seconds
+                return found
+
+
+def _copy(one: dict[Name, Value]) -> list[tuple[Name, Value]]:
+    """The items of a dict that another thread may be adding to."""
+    while True:
+        try:
+            return list(one.items())
+        except RuntimeError:  # it grew while it was copied
+            continue
 
 
 class Metrics:
@@ -133,9 +186,8 @@ class Metrics:
         second = int(now)
         point = series.seconds.get(second)
         if point is None:
-            series.seconds[second] = StatisticSet(samples, value, low, high)
-            if len(series.seconds) > self.keep_seconds:
-                series.roll_up(self.keep_minutes)
+            point = StatisticSet(samples, value, low, high)
+            series.put(second, point, self.keep_seconds, self.keep_minutes)
             return
         point.sample_count += samples
         point.sum += value
@@ -147,9 +199,7 @@ class Metrics:
     def replace(self, key: Key, second: int, point: StatisticSet) -> None:
         """Set a second to ``point``: for senders that tell the same second again as it grows."""
         series = self._series.setdefault(key, _Series())
-        series.seconds[second] = point
-        if len(series.seconds) > self.keep_seconds:
-            series.roll_up(self.keep_minutes)
+        series.put(second, point, self.keep_seconds, self.keep_minutes)
 
     def set_unit(self, key: Key, unit: str) -> None:
         """What the client said that the metric is counted in."""
@@ -166,7 +216,7 @@ class Metrics:
         """Every series, or those of one namespace and name."""
         return [
             key
-            for key in self._all()
+            for key, _ in _copy(self._series)
             if (namespace is None or key[0] == namespace) and (name is None or key[1] == name)
         ]
 
@@ -185,11 +235,7 @@ class Metrics:
         series = self._series.get(key)
         if series is None:
             return []
-        minutes, seconds = series.copies()
-        found = [(at, point) for at, point in seconds if start <= at < end]
-        if period >= MINUTE_S:
-            found += [(at, point) for at, point in minutes if start <= at < end]
-        return sorted(found, key=lambda one: one[0])
+        return sorted(series.between(start, end, period >= MINUTE_S), key=lambda one: one[0])
 
     def periods(self, key: Key, start: float, end: float, period: int) -> dict[int, StatisticSet]:
         """Sets by period (seconds; periods begin at multiples of it since the epoch), in order."""
@@ -211,13 +257,7 @@ class Metrics:
 
     def since_start(self, key: Key) -> tuple[float, float]:
         """``(SampleCount, Sum)`` of everything ever recorded. Never goes down for values that are not negative."""
-        series = self._series[key]
-        minutes, seconds = series.copies()
-        points = [point for _, point in (*minutes, *seconds)]
-        return (
-            series.gone_count + sum(point.sample_count for point in points),
-            series.gone_sum + sum(point.sum for point in points),
-        )
+        return self._series[key].since_start()
 
     def to_json(self, since: float = 0.0) -> dict[str, Any]:
         """The answer of ``GET /_alleycat/metrics?since=EPOCH_SECONDS``: each point is
@@ -230,21 +270,12 @@ class Metrics:
                     "MetricName": name,
                     "Dimensions": dict(dimensions),
                     "Points": [
-                        [second, p.sample_count, p.sum, p.minimum, p.maximum]
-                        for second, p in series.copies()[1]
-                        if second >= since
+                        [second, p.sample_count, p.sum, p.minimum, p.maximum] for second, p in series.since(since)
                     ],
                 }
-                for (namespace, name, dimensions), series in self._all().items()
+                for (namespace, name, dimensions), series in _copy(self._series)
             ],
         }
-
-    def _all(self) -> dict[Key, _Series]:
-        while True:
-            try:
-                return dict(self._series)
-            except RuntimeError:  # it grew while it was copied
-                continue
 
 
 _MILLISECONDS = re.compile(r"Milliseconds|Latency|^Duration$|IteratorAge|MillisBehindLatest")
