@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
+import subprocess
+import sys
 import time
 import uuid
 from typing import Any
 
+import boto3
 import pytest
+from botocore.exceptions import BotoCoreError, ClientError
 from conftest import client_of
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -183,3 +189,28 @@ def test_only_what_is_new_is_sent() -> None:
     told = feeder.body(statistics(*old, (200, "f", "Invocations", 1.0)), 201)
     (invocations,) = [one for one in told["metrics"] if one["MetricName"] == "Invocations"]
     assert [point[0] for point in invocations["Points"]] == [196, 197, 198, 199, 200]
+
+
+def test_cloudwatch_knows_a_races_functions_while_it_is_ridden() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    race = subprocess.Popen(
+        [
+            *(sys.executable, "-c", "from simulator.cli import main; main()"),
+            *("race", "-u", "20", "-t", "4s", "--port", str(port), "--json"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    session = boto3.session.Session(aws_access_key_id="t", aws_secret_access_key="t", region_name="us-east-1")
+    client = session.client("cloudwatch", endpoint_url=f"http://127.0.0.1:{port}")
+    seen: set[str] = set()
+    while race.poll() is None:
+        with contextlib.suppress(BotoCoreError, ClientError):
+            seen |= {one["MetricName"] for one in client.list_metrics(Namespace="AWS/Lambda")["Metrics"]}
+        time.sleep(0.1)
+    client.close()
+    _, errors = race.communicate()
+    assert race.returncode == 0, errors
+    assert seen == {"Invocations", "Errors", "Duration", "IteratorAge", "ConcurrentExecutions"}

@@ -72,10 +72,10 @@ class _Series:
 
     def put(self, second: int, point: StatisticSet, keep_seconds: int, keep_minutes: int) -> None:
         """Begin a second; the one that came first, as a rule the oldest, makes room in its minute."""
-        if second < self.newest:
-            self.in_order = False
-        else:
+        if second > self.newest:
             self.newest = second
+        elif second not in self.seconds:
+            self.in_order = False
         self.seconds[second] = point
         if len(self.seconds) > keep_seconds:
             self._roll_up(keep_minutes)
