@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import time
@@ -9,7 +10,6 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import botocore.parsers
 import botocore.serialize
 import botocore.session
@@ -22,7 +22,9 @@ from conftest import client_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simulator.cloud import aws_protocols
 from simulator.cloud.cloudwatch import CloudWatch
+from simulator.cloud.errors import AwsError
 from simulator.cloud.kinesis_api import KinesisApi
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
@@ -122,6 +124,25 @@ def test_each_protocol_writes_and_reads_the_same(cloud: CloudProcess, namespace:
     assert "not implemented" in unknown["Error"]["Message"]
     token = ask(cloud, protocol, "ListMetrics", NextToken="nonsense")
     assert token["Error"]["Code"].startswith("InvalidNextToken")
+
+
+def test_a_large_put_arrives_compressed(cloudwatch: Any, namespace: str) -> None:
+    encodings: list[str | None] = []
+    cloudwatch.meta.events.register(
+        "before-send.cloudwatch.PutMetricData",
+        lambda request, **_: encodings.append(request.headers.get("Content-Encoding")),
+    )
+    datums = [{"MetricName": f"M{number:03}", "Value": number, "Unit": "Count"} for number in range(400)]
+    cloudwatch.put_metric_data(Namespace=namespace, MetricData=datums)
+    assert encodings in (["gzip"], [b"gzip"])
+    assert len(cloudwatch.list_metrics(Namespace=namespace)["Metrics"]) == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(b"{}")[:-4], gzip.compress(bytes(17 * 1024 * 1024))])
+def test_a_body_that_cannot_be_read_is_told_so(body: bytes) -> None:
+    with pytest.raises(AwsError, match="SerializationException"):
+        headers = {"content-encoding": "gzip", "x-amz-target": "GraniteServiceVersion20100801.ListMetrics"}
+        aws_protocols.read("json", "/", "", headers, body)
 
 
 def test_answers_have_no_member_that_the_model_does_not_know(cloudwatch: Any, namespace: str) -> None:
@@ -536,9 +557,23 @@ def test_an_alarm_that_makes_no_sense_is_refused(account: Account, settings: dic
     assert account("DescribeAlarms")["MetricAlarms"] == []
 
 
-def test_boto3_picks_the_first_protocol_of_the_model(cloud: CloudProcess) -> None:
-    client = boto3.session.Session(aws_access_key_id="t", aws_secret_access_key="t", region_name="us-east-1").client(
-        "cloudwatch", endpoint_url=cloud.endpoint_url
-    )
-    assert client.list_metrics(Namespace="None/Such")["Metrics"] == []
-    client.close()
+def test_a_new_alarm_judges_what_has_already_happened(account: Account) -> None:
+    account.metrics.record("N", "M", (), 50, START)
+    account.now = START + 110.0
+    put_alarm(account, EvaluationPeriods=1, DatapointsToAlarm=1)
+    assert state(account) == "ALARM"
+    items = account("DescribeAlarmHistory", AlarmName="a", ScanBy="TimestampAscending")["AlarmHistoryItems"]
+    assert [item["HistoryItemType"] for item in items] == ["ConfigurationUpdate", "StateUpdate"]
+    assert [item["Timestamp"] for item in items] == [account.now, account.now]
+
+
+def test_no_client_gets_an_answer_without_credentials(cloud: CloudProcess) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", cloud.port)
+    headers = {
+        "x-amz-target": "GraniteServiceVersion20100801.ListMetrics",
+        "content-type": "application/x-amz-json-1.0",
+    }
+    connection.request("POST", "/", b"{}", headers)
+    answer = connection.getresponse()
+    assert (answer.status, json.loads(answer.read())["__type"]) == (400, "MissingAuthenticationTokenException")
+    connection.close()

@@ -66,6 +66,10 @@ class Alarm:
             return int(self.settings["Period"])
         return max((query.get("MetricStat", query).get("Period", 60) for query in self.settings["Metrics"]), default=60)
 
+    def interval(self) -> int:
+        """Seconds between evaluations."""
+        return max(_INTERVAL_S, min(self.period(), 60))
+
     def queries(self) -> list[dict[str, Any]]:
         """What it watches, as GetMetricData's queries."""
         if "Metrics" in self.settings:
@@ -113,8 +117,9 @@ class Alarms:
         _check(settings)
         told = {"ActionsEnabled": True, "TreatMissingData": "missing", **settings}
         before = self._alarms.get(settings["AlarmName"])
-        # Evaluated from the last whole period on, so that what has already happened counts at once.
-        alarm = Alarm(told, arn, now, evaluated_at=now - _INTERVAL_S, updated_at=now)
+        alarm = Alarm(told, arn, now, evaluated_at=now, updated_at=now)
+        # One evaluation back, so that what has already happened counts at once.
+        alarm.evaluated_at -= alarm.interval()
         if before is not None:
             alarm.state, alarm.reason, alarm.updated_at = before.state, before.reason, before.updated_at
             alarm.history = before.history
@@ -148,7 +153,7 @@ class Alarms:
     def evaluate(self, now: float) -> None:
         """Catch up with every evaluation that was due up to ``now``."""
         for alarm in self._alarms.values():
-            interval = max(_INTERVAL_S, min(alarm.period(), 60))
+            interval = alarm.interval()
             due = int(max(alarm.evaluated_at, now - CATCH_UP_S)) // interval * interval + interval
             while due <= now:
                 alarm.evaluated_at = due
@@ -182,7 +187,8 @@ class Alarms:
         ).decode()
         self._enter(alarm, verdict, _reason(alarm.settings, verdict, told), data, now)
 
-    def _enter(self, alarm: Alarm, state: str, reason: str, reason_data: str | None, now: float) -> None:
+    def _enter(self, alarm: Alarm, state: str, reason: str, reason_data: str | None, at: float) -> None:
+        now = max(at, alarm.configured_at)
         before, alarm.state, alarm.reason, alarm.reason_data = alarm.state, state, reason, reason_data
         if before == state:
             return

@@ -1,12 +1,14 @@
 """The three protocols of CloudWatch, driven by botocore's service model.
 
-Today's SDKs speak Smithy's RPC v2 over CBOR, the ones before them JSON 1.0, older ones the query protocol with
-answers in XML. All three carry the same members; each request is told by its path and headers, and answered in kind.
+The model lists Smithy's RPC v2 over CBOR first, JSON 1.0 (which boto3 takes) second, and the query protocol of older
+SDKs, with answers in XML, third. All three carry the same members; each request is told by its path and headers, and
+answered in kind. SDKs compress PutMetricData from 10 KiB on.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +23,8 @@ from simulator.cloud.request_model import operations, service_model
 
 CBOR_PATH = "/service/GraniteServiceVersion20100801/operation/"
 JSON_TARGET = "GraniteServiceVersion20100801"
+BODY_MAX_BYTES = 16 * 1024 * 1024
+"""Of a compressed body; AWS takes 1 MB of PutMetricData."""
 _SERVICE = "cloudwatch"
 _NUMBERS = ("integer", "long", "float", "double")
 
@@ -47,6 +51,8 @@ def read(protocol: str, path: str, query: str, headers: dict[str, str], body: by
     :raises AwsError: SerializationException, InvalidAction, MissingParameter or InvalidParameterValue.
     """
     try:
+        if headers.get("content-encoding") == "gzip":
+            body = _unzipped(body)
         if protocol == "cbor":
             operation, told = path.removeprefix(CBOR_PATH), cbor2.loads(body) if body else {}
         elif protocol == "json":
@@ -54,7 +60,7 @@ def read(protocol: str, path: str, query: str, headers: dict[str, str], body: by
         else:
             pairs = dict(parse_qsl(query, keep_blank_values=True) + parse_qsl(body.decode(), keep_blank_values=True))
             operation, told = pairs.get("Action", ""), pairs
-    except (ValueError, EOFError, RecursionError, cbor2.CBORDecodeError) as error:
+    except (ValueError, EOFError, RecursionError, zlib.error, cbor2.CBORDecodeError) as error:
         raise AwsError("SerializationException", f"The {protocol} body cannot be read: {error}") from None
     if operation not in operations(_SERVICE):
         raise AwsError("InvalidAction", f"The action {operation or '(none)'} is not valid for this web service.")
@@ -66,6 +72,14 @@ def read(protocol: str, path: str, query: str, headers: dict[str, str], body: by
     if protocol == "query":
         told = _from_query(shape, told, "")
     return Call(protocol, operation, _checked(shape, told if told is not None else {}, ""))
+
+
+def _unzipped(body: bytes) -> bytes:
+    inflated = zlib.decompressobj(wbits=31)
+    told = inflated.decompress(body, BODY_MAX_BYTES)
+    if not inflated.eof:
+        raise ValueError(f"it is cut short, or over {BODY_MAX_BYTES:,} bytes")
+    return told
 
 
 def write(call: Call, answer: dict[str, Any], request_id: str) -> tuple[int, dict[str, str], bytes]:

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, urlencode
 import orjson
 
 from simulator.cloud import metrics_intake
+from simulator.cloud.aws_protocols import JSON_TARGET as CLOUDWATCH_TARGET
 from simulator.cloud.cloudwatch import CloudWatch
 from simulator.cloud.dynamodb_api import DynamoDBApi
 from simulator.cloud.errors import AwsError
@@ -144,6 +145,8 @@ class Cloud:
             )
             return answer.status, dict(answer.headers), answer.body
         query = scope.get("query_string", b"").decode()
+        if service == CLOUDWATCH_TARGET and scope_match is None:
+            return _missing_token("application/x-amz-json-1.0")
         if scope_match and scope_match[2] == "monitoring":
             return await self._ask_cloudwatch(path, query, headers, body, region)
         url = f"http://{headers.get('host', 'localhost')}{_raw_path(scope)}{'?' + query if query else ''}"
