@@ -13,6 +13,7 @@ from typing import Any
 import botocore.parsers
 import botocore.serialize
 import botocore.session
+import cbor2
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -287,10 +288,49 @@ def test_expressions(account: Account) -> None:
         ("SUM(s, s)", "takes one argument"),
         ("FILL(s)", "takes two arguments"),
         ("e + 1", "need each other"),
+        ("-" * 1500 + "s", "nested too deeply"),
+        ("1" + "0" * 400, "too large"),
+        ("1e308 * 10", "too large"),
     ],
 )
 def test_what_expressions_cannot_do_is_said(account: Account, expression: str, words: str) -> None:
     assert words in account.query(expression, s="Sum")
+
+
+def test_a_number_over_all_of_time_is_refused_and_not_written_out(account: Account) -> None:
+    account.metrics.record("N", "M", (), 1, START)
+    metric = {"Metric": {"Namespace": "N", "MetricName": "M"}, "Period": 60, "Stat": "Sum"}
+    for expression in ("SUM(m)", "FILL(m, 0)"):
+        told = account(
+            "GetMetricData",
+            MetricDataQueries=[{"Id": "m", "MetricStat": metric}, {"Id": "e", "Expression": expression}],
+            StartTime=0,
+            EndTime=START + 60,
+        )
+        assert "100,800 are the most" in told["message"]
+
+
+@given(
+    protocol=st.sampled_from(["cbor", "json", "query"]),
+    operation=st.sampled_from(sorted(MODEL.operation_names)),
+    body=st.binary(max_size=60)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
+        lambda below: (
+            st.lists(below, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["Namespace", "MetricData", "MetricName", "Period", "StartTime", "Value", "Id"]), below
+            )
+        ),
+    ).map(cbor2.dumps),
+)
+def test_any_body_is_read_or_refused_in_awss_words(protocol: str, operation: str, body: bytes) -> None:
+    path = f"{aws_protocols.CBOR_PATH}{operation}" if protocol == "cbor" else "/"
+    headers = {"x-amz-target": f"GraniteServiceVersion20100801.{operation}"} if protocol == "json" else {}
+    account = Account()
+    status, _, told = account.cloudwatch.handle(path, f"Action={operation}", headers, body, "us-east-1")
+    assert status in (200, 400, 404)
+    assert told
 
 
 def test_a_percentile_of_what_was_added_up_is_refused_and_not_guessed(account: Account) -> None:

@@ -24,6 +24,7 @@ _REDUCE: dict[str, Callable[[Sequence[float]], float]] = {
     "MAX": max,
 }
 _EACH: dict[str, Callable[[float], float]] = {"ABS": abs, "CEIL": math.ceil, "FLOOR": math.floor}
+TIMES_MAX = 100_800
 FUNCTIONS = (*_REDUCE, *_EACH, "DIFF", "FILL", "METRICS", "PERIOD", "RATE")
 
 
@@ -37,7 +38,11 @@ class Series:
     end: int
 
     def times(self) -> range:
-        return range(self.start, self.end, self.period)
+        """:raises AwsError: more of them than GetMetricData answers with."""
+        found = range(self.start, self.end, self.period)
+        if len(found) > TIMES_MAX:
+            raise AwsError("ValidationError", f"{len(found):,} periods, {TIMES_MAX:,} are the most; ask for less time.")
+        return found
 
 
 Term = float | Series | list["Series"]
@@ -59,7 +64,12 @@ def evaluate(expression: str, series: Mapping[str, Series], metrics: Mapping[str
 
     :raises AwsError: ValidationError, for what is not supported and for ids that are not there.
     """
-    return _Evaluation(expression, series, metrics).value(_parse(expression))
+    try:
+        return _Evaluation(expression, series, metrics).value(_parse(expression))
+    except RecursionError:
+        raise _wrong(expression, "it is nested too deeply") from None
+    except OverflowError:
+        raise _wrong(expression, "a number is too large") from None
 
 
 def _parse(expression: str) -> ast.expr:
@@ -120,23 +130,25 @@ class _Evaluation:
             return self.mapped(right, operator, {at: (left, value) for at, value in right.values.items()})
         found = self.operate(operator, left, right)
         if found is None:
-            raise self.wrong("division by zero")
+            raise self.wrong("division by zero, or a number too large")
         return found
 
     def mapped(self, like: Series, operator: ast.operator, pairs: Mapping[int, tuple[Any, Any]]) -> Series:
         found = {at: self.operate(operator, *pair) for at, pair in pairs.items()}
-        # AWS drops the points that were divided by zero.
+        # AWS drops the points that were divided by zero; ours that are too large go the same way.
         return _with(like, {at: value for at, value in found.items() if value is not None})
 
     def operate(self, operator: ast.operator, left: float, right: float) -> float | None:
         match operator:
             case ast.Add():
-                return left + right
+                found = left + right
             case ast.Sub():
-                return left - right
+                found = left - right
             case ast.Mult():
-                return left * right
-        return left / right if right else None
+                found = left * right
+            case _:
+                found = left / right if right else math.nan
+        return found if math.isfinite(found) else None
 
     def call(self, name: str, arguments: list[ast.expr]) -> Term:
         if name not in FUNCTIONS:
