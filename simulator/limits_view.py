@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -79,8 +79,9 @@ def show_limits(
     quota_head = ("quota", "value", "unit", "sure", "source")
     setting_head = ("setting", "value", "set by")
     legend = ", ".join(f"{letter} {meaning}" for letter, meaning in CONFIDENCE.items())
-    if sys.stdout.isatty():
-        console = Console()
+    console = Console()
+    # A narrow terminal would leave the sources a few letters a line.
+    if sys.stdout.isatty() and console.width >= 110:
         console.print(_table(quota_head, quota_rows), _table(setting_head, setting_rows), f"sure: {legend}", sep="\n")
         return
     print(*_aligned(quota_head, quota_rows), "", *_aligned(setting_head, setting_rows), "", f"sure: {legend}", sep="\n")
@@ -95,8 +96,10 @@ def _number(value: object) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for title in head:
-        # Names are there to be copied: long ones fold, they are never cut.
-        table.add_column(title, justify="right" if title == "value" else "left", overflow="fold")
+        # Names and numbers are there to be copied: only the prose folds.
+        prose = title in ("source", "set by")
+        justify: Literal["left", "right"] = "right" if title == "value" else "left"
+        table.add_column(title, justify=justify, overflow="fold", no_wrap=not prose)
     for row in rows:
         table.add_row(*row)
     return table

@@ -20,9 +20,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from consumers.runtime import FunctionStatistics, RuntimeStatistics
 from simulator.cloud import metrics_intake, prometheus
-from simulator.cloud.metrics import Metrics
+from simulator.cloud.metrics import CLIENT_SERIES_MAX, Metrics
 from simulator.cloud.metrics_intake import IntakeError
 from simulator.cloud.server import CloudProcess
+from simulator.progress import MetricsFeed
 from simulator.runtime_metrics import RuntimeMetrics
 
 
@@ -139,6 +140,26 @@ def test_what_cannot_be_taken_is_refused_as_a_whole(body: bytes, words: str) -> 
     with pytest.raises(IntakeError, match=words):
         metrics_intake.take(metrics, body)
     assert metrics.keys() == []
+
+
+def test_series_from_outside_are_limited() -> None:
+    metrics = Metrics()
+    series = [
+        {"Namespace": "N", "MetricName": f"M{number}", "Points": [[1, 1, 1, 1, 1]]}
+        for number in range(CLIENT_SERIES_MAX)
+    ]
+    metrics_intake.take(metrics, json.dumps({"metrics": series}).encode())
+    one_more = {"Namespace": "N", "MetricName": "other", "Points": [[1, 1, 1, 1, 1]]}
+    with pytest.raises(IntakeError, match="over 10,000 series"):
+        metrics_intake.take(metrics, json.dumps({"metrics": [one_more]}).encode())
+
+
+def test_metrics_of_the_future_do_not_stop_a_race_from_reading_those_of_now() -> None:
+    feed = MetricsFeed()
+    now = int(time.time())
+    points = [[now - 1, 1, 1, 1, 1], [now + 7000, 1, 1, 1, 1]]
+    feed.merge({"metrics": [{"Namespace": "N", "MetricName": "M", "Dimensions": {}, "Points": points}]})
+    assert now - 1 <= feed.newest() < now + 7000
 
 
 def test_a_post_elsewhere_or_of_nonsense_is_told_so(cloud: CloudProcess) -> None:

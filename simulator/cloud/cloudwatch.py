@@ -212,7 +212,7 @@ class CloudWatch:
         checked = [
             (_key(namespace, one), _observations(one), _when(one, now), one.get("Unit", "None")) for one in datums
         ]
-        if len(self.metrics.keys()) + len({key for key, *_ in checked}) > CLIENT_SERIES_MAX:
+        if len({*self.metrics.keys(), *(key for key, *_ in checked)}) > CLIENT_SERIES_MAX:
             raise AwsError("LimitExceeded", f"Over {CLIENT_SERIES_MAX:,} metrics; use fewer dimensions.")
         for key, observations, at, unit in checked:
             for samples, total, low, high in observations:

@@ -49,10 +49,10 @@ def take(metrics: Metrics, body: bytes) -> int:
         for second, *values in one.Points:
             if second < 0 or not all(map(math.isfinite, values)) or values[0] <= 0:
                 raise IntakeError(f"{one.MetricName}: second >= 0 and SampleCount > 0 in {[second, *values]}")
-    if len(metrics.keys()) + len(told) > CLIENT_SERIES_MAX:
+    keys = [(one.Namespace, one.MetricName, tuple(sorted(one.Dimensions.items()))) for one in told]
+    if len({*metrics.keys(), *keys}) > CLIENT_SERIES_MAX:
         raise IntakeError(f"over {CLIENT_SERIES_MAX:,} series; use fewer dimensions")
-    for one in told:
-        key = (one.Namespace, one.MetricName, tuple(sorted(one.Dimensions.items())))
+    for key, one in zip(keys, told, strict=True):
         for second, *values in one.Points:
             metrics.replace(key, second, StatisticSet(*values))
     return sum(len(one.Points) for one in told)
