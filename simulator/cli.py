@@ -1,4 +1,4 @@
-"""The commands: ``alleycat race``, ``alleycat cloud``, ``alleycat consume``, ``alleycat template``.
+"""The commands: ``alleycat race``, ``cloud``, ``consume``, ``template``, ``limits``.
 
 Exit codes: 0 all well, 1 the run failed its verdict, 2 usage or configuration, 3 the target could not be reached
 or started, 130 interrupted. Nothing prints a traceback at a user.
@@ -36,6 +36,7 @@ from simulator.flags import complain as _complain
 from simulator.flags import flag as _flag
 from simulator.flags import one_of as _one_of
 from simulator.flags import seconds as _seconds
+from simulator.limits_view import show_limits
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -271,6 +272,7 @@ def show_template(
 
 
 app.command()(consume)
+app.command("limits")(show_limits)
 
 
 # -- arguments -----------------------------------------------------------------------------------------

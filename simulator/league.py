@@ -38,6 +38,7 @@ from simulator.local_functions import runtime_on
 from simulator.progress import MetricsFeed, Progress
 from simulator.race import FIRST_RACER_ID, Race, RaceCalendar, plan_race
 from simulator.report import Report, utc
+from simulator.runtime_metrics import RuntimeMetrics
 from simulator.target import Target, TargetError, aws_target, local_target, provision, reaching, require
 from simulator.utilisation import limit_use
 from simulator.verdict import Allowed, Check, Expectation, Verdict
@@ -174,6 +175,7 @@ class _Run:
         self.logs.parent.mkdir(parents=True, exist_ok=True)
         self.spool.unlink(missing_ok=True)
         self.feed = MetricsFeed()
+        self.runtime_metrics = RuntimeMetrics()
         self.progress = Progress(settings.racers * len(settings.classes), settings.seconds * settings.races)
         self.handed_over: dict[int, int] = {}
         self.ledger = Ledger()
@@ -404,6 +406,8 @@ class _Run:
                 statistics = runtime.statistics()
                 progress.functions = self._functions(statistics)
                 progress.behind = _behind(statistics)
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                    await self._tell_metrics(statistics)
             progress.limits = limit_use(self.feed.recent(began - 4), self.deployment)
             lately = limit_use(self.feed.recent(began - 10), self.deployment)
             progress.findings = diagnose(lately, 10.0, progress.functions, self.deployment)
@@ -436,6 +440,14 @@ class _Run:
             session.get(url) as answer,
         ):
             self.feed.merge(msgspec.json.decode(await answer.read()))
+
+    async def _tell_metrics(self, statistics: RuntimeStatistics) -> None:
+        """AWS/Lambda for whoever asks the embedded cloud's CloudWatch during the race."""
+        if self.target.cloud is None:
+            return
+        body = msgspec.json.encode(self.runtime_metrics.body(statistics, time.time()))
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+            await session.post(f"{self.target.endpoint_url}/_alleycat/metrics", data=body)
 
     def _functions(self, statistics: RuntimeStatistics) -> list[dict[str, Any]]:
         by_name = {function.name: function.logical_id for function in self.deployment.functions}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,8 +42,8 @@ class MetricsFeed:
         self._newest = 0
 
     def newest(self) -> int:
-        """The newest second seen; 0 at the start."""
-        return self._newest
+        """The newest second seen; 0 at the start. Never after now: clients may put metrics of the future."""
+        return min(self._newest, int(time.time()))
 
     def merge(self, answer: Mapping[str, Any]) -> None:
         """Take in an answer of ``GET /_alleycat/metrics``."""

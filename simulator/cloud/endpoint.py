@@ -1,9 +1,10 @@
 """The HTTP front of the embedded cloud: one ASGI application for every service.
 
 Kinesis is answered by our own engine on the event loop, so its calls are atomic and in order. DynamoDB (capacity
-ours, semantics moto's) and every other service (moto) are synchronous and not thread-safe: one worker thread
-takes them in turn, so that a slow scan never holds up a PutRecords. Under ``/_alleycat/`` the cloud speaks of
-itself: ``health``, ``metrics``, ``capacity``, and forgets everything at a POST of ``reset``.
+ours, semantics moto's), CloudWatch and every other service (moto) are synchronous and not thread-safe: one worker
+thread takes them in turn, so that a slow scan never holds up a PutRecords. Under ``/_alleycat/`` the cloud speaks of
+itself: ``health``, ``metrics``, ``prometheus``, ``capacity``, and forgets everything at a
+POST of ``reset``.
 
 Requests are told apart as AWS's clients send them: by ``X-Amz-Target`` first, then by the service in the SigV4
 credential scope. Any credentials are accepted, none at all are refused as AWS refuses them.
@@ -18,11 +19,13 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import orjson
 
-from simulator.cloud import kinesis_http
+from simulator.cloud import kinesis_http, metrics_intake
+from simulator.cloud.aws_protocols import JSON_TARGET as CLOUDWATCH_TARGET
+from simulator.cloud.cloudwatch import CloudWatch
 from simulator.cloud.dynamodb_api import DynamoDBApi
 from simulator.cloud.errors import AwsError
 from simulator.cloud.kinesis_api import TARGET, KinesisApi
@@ -35,6 +38,7 @@ DEFAULT_REGION = "us-east-1"
 DYNAMODB_TARGET = "DynamoDB_20120810"
 # The largest request any simulated operation takes is a PutRecords of 10 MiB, a third larger in base64.
 MAX_REQUEST_BYTES = 64 * 1024 * 1024
+ALARM_INTERVAL_S = 10.0
 
 _SWEEP_S = 10.0
 
@@ -67,9 +71,12 @@ class Cloud:
     ) -> None:
         self.settings = settings or LimitSettings()
         self.metrics = Metrics()
+        self.account_id = account_id
         self.clock = clock
         self.started_at = clock()
         self.kinesis = KinesisApi(account_id, self.settings, self.metrics, clock)
+        self.cloudwatch = CloudWatch(self.metrics, account_id, self._publish, clock)
+        self._alarm_clock: asyncio.Task[None] | None = None
         self._dynamodb = dynamodb
         self._others = others
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="alleycat-moto")
@@ -141,7 +148,10 @@ class Cloud:
         if (scope["method"], path) in (("POST", "/_alleycat/reset"), ("POST", "/moto-api/reset")):
             return await self._reset()
         if path.startswith("/_alleycat/"):
-            return await self._own(path.removeprefix("/_alleycat/"), scope.get("query_string", b"").decode())
+            page, query = path.removeprefix("/_alleycat/"), scope.get("query_string", b"").decode()
+            if scope["method"] == "POST":
+                return await self._take(page, body)
+            return await self._own(page, query)
         service, _, operation = headers.get("x-amz-target", "").partition(".")
         scope_match = _CREDENTIAL.search(headers.get("authorization", ""))
         region = scope_match[1] if scope_match else DEFAULT_REGION
@@ -156,6 +166,10 @@ class Cloud:
             )
             return answer.status, dict(answer.headers), answer.body
         query = scope.get("query_string", b"").decode()
+        if service == CLOUDWATCH_TARGET and scope_match is None:
+            return _missing_token("application/x-amz-json-1.0")
+        if scope_match and scope_match[2] == "monitoring":
+            return await self._ask_cloudwatch(path, query, headers, body, region)
         url = f"http://{headers.get('host', 'localhost')}{_raw_path(scope)}{'?' + query if query else ''}"
         return await loop.run_in_executor(self._worker, lambda: self.others.call(scope["method"], url, headers, body))
 
@@ -193,6 +207,32 @@ class Cloud:
 
             reset()
         self._dynamodb = None
+        self.metrics.clear()
+        self.cloudwatch = CloudWatch(self.metrics, self.account_id, self._publish, self.clock)
+
+    async def _ask_cloudwatch(self, path: str, query: str, headers: Headers, body: bytes, region: str) -> Answer:
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(
+            self._worker, lambda: self.cloudwatch.handle(path, query, headers, body, region)
+        )
+        if self.cloudwatch.has_alarms() and (self._alarm_clock is None or self._alarm_clock.done()):
+            self._alarm_clock = asyncio.create_task(self._watch_alarms(), name="alleycat-alarms")
+        return answer
+
+    async def _watch_alarms(self) -> None:
+        """So that topics are told of an alarm that nobody asks for."""
+        while self.cloudwatch.has_alarms():
+            await asyncio.sleep(ALARM_INTERVAL_S)
+            await asyncio.get_running_loop().run_in_executor(self._worker, self.cloudwatch.evaluate_alarms)
+
+    def _publish(self, region: str, topic_arn: str, subject: str, message: str) -> None:
+        """An alarm's action, by the SNS of the other services; on the worker thread."""
+        form = {"Action": "Publish", "Version": "2010-03-31", "TopicArn": topic_arn, "Subject": subject[:100]}
+        headers = {
+            "content-type": "application/x-www-form-urlencoded",
+            "authorization": f"AWS4-HMAC-SHA256 Credential=test/20000101/{region}/sns/aws4_request",
+        }
+        self.others.call("POST", "http://localhost/", headers, urlencode({**form, "Message": message}).encode())
 
     async def _own(self, page: str, query: str) -> Answer:
         """What the cloud says of itself, as JSON."""
@@ -205,12 +245,29 @@ class Cloud:
                 told = self.metrics.to_json(float(since))
             except ValueError:
                 return 400, {"content-type": "text/plain"}, f"since={since}: give seconds since the epoch\n".encode()
+        elif page == "prometheus":
+            from simulator.cloud import prometheus
+
+            text = await asyncio.get_running_loop().run_in_executor(self._worker, prometheus.render, self.metrics, now)
+            return 200, {"content-type": prometheus.CONTENT_TYPE}, text
         elif page == "capacity":
             told = await asyncio.get_running_loop().run_in_executor(self._worker, self._capacity, now)
         else:
-            pages = "/_alleycat/health, /_alleycat/metrics, /_alleycat/capacity"
+            pages = ", ".join(f"/_alleycat/{page}" for page in ("health", "metrics", "prometheus", "capacity"))
             return 404, {"content-type": "text/plain"}, f"No such page. There are {pages}\n".encode()
         return 200, {"content-type": "application/json"}, orjson.dumps(told)
+
+    async def _take(self, page: str, body: bytes) -> Answer:
+        """Metrics from outside, stored by the worker thread as CloudWatch's are."""
+        if page != "metrics":
+            return 405, {"content-type": "text/plain", "allow": "GET"}, b"POST is for /_alleycat/metrics\n"
+        try:
+            stored = await asyncio.get_running_loop().run_in_executor(
+                self._worker, metrics_intake.take, self.metrics, body
+            )
+        except metrics_intake.IntakeError as error:
+            return 400, {"content-type": "text/plain"}, f"{error}\n".encode()
+        return 200, {"content-type": "application/json"}, orjson.dumps({"stored": stored})
 
     def _capacity(self, now: float) -> dict[str, Any]:
         """Provisioned units and burst left of every table and index; levels of every shard."""
@@ -237,7 +294,7 @@ def request_ids() -> Headers:
 
 
 def _services() -> Iterable[str]:
-    return ["kinesis", "dynamodb", "everything else by moto"]
+    return ["kinesis", "dynamodb", "cloudwatch", "everything else by moto"]
 
 
 def _missing_token(content_type: str) -> Answer:
