@@ -392,3 +392,16 @@ def test_a_partitions_limit_is_told_apart_from_the_tables() -> None:
     assert uses["dynamodb.table.write.units_per_second"].throttled == 0
     (finding,) = diagnose(list(uses.values()), 60, [], deployment)
     assert "A partition of alleycat-races gives 1,000 WCU a second" in str(finding)
+
+
+def test_warm_throughput_that_was_asked_for_is_served_from_the_start() -> None:
+    api = Api()
+    described = create(
+        api,
+        "warm",
+        BillingMode="PAY_PER_REQUEST",
+        WarmThroughput={"ReadUnitsPerSecond": 15_000, "WriteUnitsPerSecond": 5_000},
+    )
+    assert described["WarmThroughput"]["WriteUnitsPerSecond"] == 5_000
+    (level,) = api.api.describe_capacity(T0)[described["TableArn"]]
+    assert (level.capacity_write, level.capacity_read, level.partitions) == (5_000, 15_000, 5)

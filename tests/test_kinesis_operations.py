@@ -72,8 +72,10 @@ def test_what_cannot_be_split_or_merged(kinesis: Any, made: str) -> None:
         f"Could not find shard shardId-000000000007 in stream {made} under account {ACCOUNT}.",
     )
     kinesis.split_shard(StreamName=made, ShardToSplit=ZERO, NewStartingHashKey="2")
-    assert refusal(kinesis.split_shard, StreamName=made, ShardToSplit=ZERO, NewStartingHashKey="9")[0] == (
-        "ResourceInUseException"
+    assert refusal(kinesis.split_shard, StreamName=made, ShardToSplit=ZERO, NewStartingHashKey="9") == (
+        "InvalidArgumentException",
+        f"Shard {ZERO} in stream {made} under account {ACCOUNT} has already been merged or split, and thus is not "
+        "eligible for merging or splitting.",
     )
     assert refusal(kinesis.merge_shards, StreamName=made, ShardToMerge=TWO, AdjacentShardToMerge=ONE) == (
         "InvalidArgumentException",

@@ -134,15 +134,23 @@ class _Resource:
         if throughput.is_on_demand:
             self.provisioned.clear()
             levels: tuple[tuple[Direction, float, float], ...] = (
-                ("Read", limits.ON_DEMAND_READ_UNITS.value, throughput.max_read_units),
-                ("Write", limits.ON_DEMAND_WRITE_UNITS.value, throughput.max_write_units),
+                (
+                    "Read",
+                    max(limits.ON_DEMAND_READ_UNITS.value, throughput.warm_read_units),
+                    throughput.max_read_units,
+                ),
+                (
+                    "Write",
+                    max(limits.ON_DEMAND_WRITE_UNITS.value, throughput.warm_write_units),
+                    throughput.max_write_units,
+                ),
             )
             for direction, initial, most in levels:
                 if direction in self.on_demand:
                     self.on_demand[direction].resize(most, now)
                 else:
                     self.on_demand[direction] = OnDemandLevel(initial, most, now)
-            self.partitions.grow(partitions_for(0, limits.ON_DEMAND_WRITE_UNITS.value), now)
+            self.partitions.grow(partitions_for(0, self.on_demand["Write"].level.rate), now)
             return
         self.on_demand.clear()
         burst_s = max(1.0, self._settings.dynamodb_burst_seconds)

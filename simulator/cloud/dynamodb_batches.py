@@ -168,6 +168,10 @@ class Batches:
         """All or nothing, twice the units, paid also when a condition cancels it."""
         parts = []
         for item in as_list(call.params["TransactItems"]):
+            if isinstance(item, dict) and len(item) > 1:
+                raise AwsError(
+                    "ValidationException", "TransactItems can only contain one of Check, Put, Update or Delete"
+                )
             kind, content = as_single(item)
             request = as_object(content)
             key_of = as_item(request.get("Item" if kind == "Put" else "Key"))

@@ -21,12 +21,14 @@ from simulator.cloud.item_size import Item, item_size, write_units
 @dataclass(frozen=True, slots=True)
 class Throughput:
     """Provisioned capacity units a second. Zero units are on-demand, which may have a maximum of its own (zero:
-    none)."""
+    none) and a WarmThroughput that was asked for."""
 
     read_units: float
     write_units: float
     max_read_units: float = 0.0
     max_write_units: float = 0.0
+    warm_read_units: float = 0.0
+    warm_write_units: float = 0.0
 
     @property
     def is_on_demand(self) -> bool:
@@ -69,12 +71,15 @@ class TableSpec:
             provisioned = resource.get("ProvisionedThroughput")
             if on_demand or not provisioned:
                 most = resource.get("OnDemandThroughput") or {}
+                warm = resource.get("WarmThroughput") or {}
                 # -1 takes a maximum away.
                 return Throughput(
                     0,
                     0,
                     max(0.0, float(most.get("MaxReadRequestUnits", 0))),
                     max(0.0, float(most.get("MaxWriteRequestUnits", 0))),
+                    float(warm.get("ReadUnitsPerSecond", 0)),
+                    float(warm.get("WriteUnitsPerSecond", 0)),
                 )
             return Throughput(float(provisioned["ReadCapacityUnits"]), float(provisioned["WriteCapacityUnits"]))
 

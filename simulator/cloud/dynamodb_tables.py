@@ -59,9 +59,10 @@ class Tables:
             warm = (limits.ON_DEMAND_READ_UNITS.value, limits.ON_DEMAND_WRITE_UNITS.value)
             if not spec.throughput.is_on_demand:
                 warm = (units.get("ReadCapacityUnits", 0), units.get("WriteCapacityUnits", 0))
+            asked = resource.get("WarmThroughput") or {}
             resource["WarmThroughput"] = {
-                "ReadUnitsPerSecond": int(warm[0]),
-                "WriteUnitsPerSecond": int(warm[1]),
+                "ReadUnitsPerSecond": max(int(warm[0]), asked.get("ReadUnitsPerSecond", 0)),
+                "WriteUnitsPerSecond": max(int(warm[1]), asked.get("WriteUnitsPerSecond", 0)),
                 "Status": "ACTIVE",
             }
         return description

@@ -162,7 +162,7 @@ class KinesisApi:
         for index, entry in enumerate(request.Records, 1):
             size = len(entry.Data) + key_bytes(entry.PartitionKey)
             if size > most:
-                raise _oversize(size, most, f"records.{index}.member.data")
+                raise _oversize(most, f"records.{index}.member.data")
             total += size
         if total > _max_call_bytes:
             raise AwsError("InvalidArgumentException", f"Records size exceeds {_max_call_bytes // limits.MIB} MB limit")
@@ -204,7 +204,7 @@ def _put_record(kinesis: Kinesis, request: dict[str, Any], now: float) -> dict[s
     stream.require_usable(now)
     size = len(request["Data"]) + key_bytes(request["PartitionKey"])
     if size > stream.max_record_bytes:
-        raise _oversize(size, stream.max_record_bytes, "data")
+        raise _oversize(stream.max_record_bytes, "data")
     if "SequenceNumberForOrdering" in request:
         _require_order(stream, request["SequenceNumberForOrdering"], now)
     entry = PutEntry(request["Data"], request["PartitionKey"], request.get("ExplicitHashKey"))
@@ -252,9 +252,9 @@ def _require_key(entry: dict[str, Any], path: str) -> None:
         )
 
 
-def _oversize(size: int, most: int, path: str) -> AwsError:
+def _oversize(most: int, path: str) -> AwsError:
     return AwsError(
         "ValidationException",
         f"1 validation error detected: Value at '{path}' failed to satisfy constraint: "
-        f"Member must have length less than or equal to {most} (data and partition key: {size})",
+        f"Member must have length less than or equal to {most}",
     )

@@ -343,7 +343,11 @@ class MotoServices:
         if lower.get("x-amz-target", "").startswith("DynamoDBStreams_"):
             host = f"streams.dynamodb.{region}.amazonaws.com"
         aws_url = f"https://{host}{parts.path or '/'}"
-        execute = self._find(aws_url)
+        try:
+            execute = self._find(aws_url)
+        except ImportError as error:
+            told = f"moto needs {error.name} for {service}, which is not installed: pip install 'moto[{service}]'"
+            return _failed(501, "NotImplemented", told)
         if execute is None:
             return _not_served(service, host)
         request = self._moto.Request.from_primitives(method, url, headers, body)

@@ -180,7 +180,9 @@ def _check_constraints(shape: Any, kind: str, value: Any, path: str, errors: lis
         _fail(value, path, f"Member must satisfy enum value set: [{', '.join(rules['enum'])}]", errors)
         return
     if "pattern" in rules and not re.fullmatch(rules["pattern"], value):
-        _fail(value, path, f"Member must satisfy regular expression pattern: {rules['pattern']}", errors)
+        # AWS shows the pattern without the anchors that some of botocore's have.
+        shown = re.sub(r"^\^\((.*)\)\$$", r"\1", rules["pattern"])
+        _fail(value, path, f"Member must satisfy regular expression pattern: {shown}", errors)
     if kind in _NUMBERS:
         measured, noun = value, "value"
     elif kind in ("string", "blob", "list", "map"):
@@ -209,13 +211,13 @@ def _show(value: Any) -> str:
     if isinstance(value, bytes):
         return f"'java.nio.HeapByteBuffer[pos=0 lim={len(value)} cap={len(value)}]'"
     if isinstance(value, list):
-        # The members of a long list would make an answer larger than the request; AWS prints them all.
-        shown = ", ".join(str(_member(item)) for item in value[:20])
-        return f"'[{shown}{', …' if len(value) > 20 else ''}]'"
+        # AWS prints all members; of a list that is absurdly long this prints the first thousand.
+        shown = ", ".join(str(_member(item)) for item in value[:1000])
+        return f"'[{shown}{', …' if len(value) > 1000 else ''}]'"
     if isinstance(value, dict):
         return f"'{{{', '.join(f'{key}={item}' for key, item in value.items())}}}'"
     return f"'{value}'"
 
 
 def _member(item: Any) -> Any:
-    return "com.amazonaws.kinesis.v20131202.PutRecordsRequestEntry@0" if isinstance(item, dict) else item
+    return "com.amazonaws.kinesis.v20131202.PutRecordsRequestEntry@c965e310" if isinstance(item, dict) else item

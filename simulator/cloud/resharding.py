@@ -21,7 +21,7 @@ def update_shard_count(stream: Stream, target: int, now: float) -> int:
     :raises AwsError: LimitExceededException by AWS's rules (double, half, 10,000, ten calls a day),
         ResourceInUseException while another change runs, ValidationException for an on-demand stream.
     """
-    require_provisioned(stream, "UpdateShardCount")
+    require_provisioned(stream)
     stream.require_active(now)
     current = len(stream.open_shards(now))
     counts = f"Current open shard count: {current}, Target shard count: {target}"
@@ -54,7 +54,7 @@ def scale(stream: Stream, target: int, now: float) -> None:
 
 def split_shard(stream: Stream, name: str, new_starting_hash_key: str, now: float) -> None:
     """Begin SplitShard. :raises AwsError: as AWS words it."""
-    require_provisioned(stream, "SplitShard")
+    require_provisioned(stream)
     stream.require_active(now)
     shard = stream.shard(name)
     key = int(new_starting_hash_key)
@@ -73,7 +73,7 @@ def split_shard(stream: Stream, name: str, new_starting_hash_key: str, now: floa
 
 def merge_shards(stream: Stream, name: str, adjacent_name: str, now: float) -> None:
     """Begin MergeShards: ``adjacent_name`` begins where ``name`` ends. :raises AwsError: as AWS words it."""
-    require_provisioned(stream, "MergeShards")
+    require_provisioned(stream)
     stream.require_active(now)
     left, right = stream.shard(name), stream.shard(adjacent_name)
     if left.ending_hash_key + 1 != right.starting_hash_key:
@@ -88,13 +88,12 @@ def merge_shards(stream: Stream, name: str, adjacent_name: str, now: float) -> N
     stream.begin("UPDATING", stream.settings.reshard_seconds, lambda at: stream.merge(left, right, at), now)
 
 
-def require_provisioned(stream: Stream, operation: str) -> None:
+def require_provisioned(stream: Stream) -> None:
     """:raises AwsError: ValidationException when AWS itself manages the shards."""
     if stream.mode != "PROVISIONED":
         raise AwsError(
             "ValidationException",
-            f"{operation} is not supported for stream {stream.name} under account {stream.account_id}: "
-            "its StreamMode is ON_DEMAND.",
+            f"Request is invalid. Stream {stream.name} under account {stream.account_id} is in On-Demand mode.",
         )
 
 
@@ -104,7 +103,7 @@ def _limit(text: str) -> AwsError:
 
 def _closed(stream: Stream, shard: Shard) -> AwsError:
     return AwsError(
-        "ResourceInUseException",
+        "InvalidArgumentException",
         f"Shard {shard.shard_id} in stream {stream.name} under account {stream.account_id} has already been "
         "merged or split, and thus is not eligible for merging or splitting.",
     )
