@@ -59,7 +59,8 @@ class Tables:
             warm = (limits.ON_DEMAND_READ_UNITS.value, limits.ON_DEMAND_WRITE_UNITS.value)
             if not spec.throughput.is_on_demand:
                 warm = (units.get("ReadCapacityUnits", 0), units.get("WriteCapacityUnits", 0))
-            asked = resource.get("WarmThroughput") or {}
+            # For a provisioned table the store tells what was provisioned at first.
+            asked = (resource.get("WarmThroughput") or {}) if spec.throughput.is_on_demand else {}
             resource["WarmThroughput"] = {
                 "ReadUnitsPerSecond": max(int(warm[0]), asked.get("ReadUnitsPerSecond", 0)),
                 "WriteUnitsPerSecond": max(int(warm[1]), asked.get("WriteUnitsPerSecond", 0)),

@@ -346,8 +346,8 @@ class MotoServices:
         try:
             execute = self._find(aws_url)
         except ImportError as error:
-            told = f"moto needs {error.name} for {service}, which is not installed: pip install 'moto[{service}]'"
-            return _failed(501, "NotImplemented", told)
+            needs = f"moto needs {error.name} for {service}, which is not installed: pip install 'moto[{service}]'"
+            return _failed(501, "NotImplemented", needs)
         if execute is None:
             return _not_served(service, host)
         request = self._moto.Request.from_primitives(method, url, headers, body)
