@@ -87,6 +87,16 @@ def test_what_cannot_be_split_or_merged(kinesis: Any, made: str) -> None:
 # -- retention, tags, monitoring, encryption, modes ----------------------------------------------------
 
 
+def test_errors_are_named_in_a_header_too(kinesis: Any) -> None:
+    """The Java and Go SDKs read it there (sent by AWS, as ministack's authors saw)."""
+    missing = f"arn:aws:kinesis:us-east-1:{ACCOUNT}:stream/no-such-stream"
+    with pytest.raises(ClientError) as error:
+        kinesis.describe_stream_summary(StreamARN=missing)
+    told = error.value.response
+    assert told["ResponseMetadata"]["HTTPHeaders"]["x-amzn-errortype"] == "ResourceNotFoundException"
+    assert told["Error"]["Message"] == f"Stream no-such-stream under account {ACCOUNT} not found."
+
+
 def test_retention_within_its_bounds(kinesis: Any, made: str) -> None:
     kinesis.increase_stream_retention_period(StreamName=made, RetentionPeriodHours=48)
     described = kinesis.describe_stream(StreamName=made)["StreamDescription"]
@@ -283,10 +293,23 @@ def test_twenty_consumers_a_stream(kinesis: Any, made: str) -> None:
     assert [one["ConsumerName"] for one in page["Consumers"] + rest["Consumers"]] == [f"c{i:02d}" for i in range(20)]
 
 
+_subscriptions: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _close_subscriptions() -> Iterator[None]:
+    yield
+    while _subscriptions:
+        _subscriptions.pop().close()
+
+
 def subscribe(kinesis: Any, consumer: str, shard: str = ZERO, **position: Any) -> Any:
-    return kinesis.subscribe_to_shard(
+    """The event stream; its connection is closed when the test ends."""
+    events = kinesis.subscribe_to_shard(
         ConsumerARN=consumer, ShardId=shard, StartingPosition=position or {"Type": "TRIM_HORIZON"}
     )["EventStream"]
+    _subscriptions.append(events)
+    return events
 
 
 def test_records_are_pushed_as_they_arrive(kinesis: Any, made: str) -> None:
@@ -312,7 +335,6 @@ def test_records_are_pushed_as_they_arrive(kinesis: Any, made: str) -> None:
     assert last["MillisBehindLatest"] == 0
     assert last["ContinuationSequenceNumber"] == numbers[-1]
     assert refusal(subscribe, kinesis=kinesis, consumer=consumer)[0] == "ResourceInUseException"
-    events.close()
 
 
 def test_a_subscription_is_taken_over_after_five_seconds_and_resumes(kinesis: Any, made: str) -> None:
@@ -324,12 +346,12 @@ def test_a_subscription_is_taken_over_after_five_seconds_and_resumes(kinesis: An
     second = subscribe(
         kinesis, consumer, Type="AFTER_SEQUENCE_NUMBER", SequenceNumber=got["ContinuationSequenceNumber"]
     )
-    assert list(first) == [] or all(not event["SubscribeToShardEvent"]["Records"] for event in first)
+    with pytest.raises(ClientError, match="ResourceInUseException"):
+        assert all(not event["SubscribeToShardEvent"]["Records"] for event in first)
     after = kinesis.put_record(StreamName=made, Data=b"2", PartitionKey="k")["SequenceNumber"]
     records = next(event["SubscribeToShardEvent"] for event in second if event["SubscribeToShardEvent"]["Records"])
     assert [record["SequenceNumber"] for record in records["Records"]] == [after]
     assert number < after
-    second.close()
 
 
 def test_a_drained_shard_names_its_children_and_ends(kinesis: Any, made: str) -> None:
@@ -366,7 +388,6 @@ def test_a_cloud_with_open_subscriptions_stops(stream: str) -> None:
         next(iter(events))
         began = cloud.poll()
         assert began is None
-    events.close()
     client.close()
 
 

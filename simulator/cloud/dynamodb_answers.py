@@ -44,6 +44,8 @@ def respond(status: int, body: bytes) -> Response:
         "x-amzn-requestid": base64.b32encode(os.urandom(33))[:52].decode(),
         "x-amz-crc32": str(binascii.crc32(body)),
     }
+    if status >= 400:
+        headers["x-amzn-errortype"] = error_code(body)
     return Response(status, headers, body)
 
 

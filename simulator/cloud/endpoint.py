@@ -190,8 +190,7 @@ class Cloud:
                 if answer is None:
                     return None
             else:
-                status, content = self.kinesis.handle(operation, body, region, wire)
-                answer = status, {"content-type": wire.content_type}, content
+                answer = kinesis_http.respond(self.kinesis, operation, body, region, wire)
         status, answer_headers, content = answer
         return status, {**answer_headers, **told}, content
 

@@ -100,6 +100,8 @@ class Kinesis:
                 raise AwsError("InvalidArgumentException", "Either StreamName or StreamARN must be provided.")
             return self.stream(name)
         stream = self.streams.get(arn.partition("/")[2])
+        if stream is None and arn.startswith(f"arn:aws:kinesis:{self.region}:{self.account_id}:stream/"):
+            raise not_found(arn.partition("/")[2], self.account_id)
         if stream is None or stream.arn != arn or name not in (None, stream.name):
             raise AwsError("ResourceNotFoundException", f"Stream {arn} under account {self.account_id} not found.")
         return stream

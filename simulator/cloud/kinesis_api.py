@@ -109,19 +109,23 @@ class KinesisApi:
     def handle(self, operation: str, body: bytes, region: str, wire: Wire = JSON_WIRE) -> tuple[int, bytes]:
         """HTTP status and body of the answer. Never raises for anything a client sent."""
         try:
-            kinesis = self.region(region)
-            if operation == "PutRecords":
-                return 200, wire.encode(self._put_records(kinesis, body, wire))
-            handler = self._operations.get(operation)
-            if handler is None:
-                raise _unknown(operation)
-            request = self._request(operation, body, wire)
-            now = self.clock()
-            self._admit(kinesis, operation, request, now)
-            answer = handler(kinesis, request, now)
-            return 200, b"" if answer is None else wire.encode(answer)
+            return 200, self.answer(operation, body, region, wire)
         except AwsError as error:
             return error.status, wire.error(error)
+
+    def answer(self, operation: str, body: bytes, region: str, wire: Wire) -> bytes:
+        """The body of a success. :raises AwsError: for everything else."""
+        kinesis = self.region(region)
+        if operation == "PutRecords":
+            return wire.encode(self._put_records(kinesis, body, wire))
+        handler = self._operations.get(operation)
+        if handler is None:
+            raise _unknown(operation)
+        request = self._request(operation, body, wire)
+        now = self.clock()
+        self._admit(kinesis, operation, request, now)
+        answer = handler(kinesis, request, now)
+        return b"" if answer is None else wire.encode(answer)
 
     def subscribe(self, body: bytes, region: str, wire: Wire) -> tuple[Stream, str, Subscription]:
         """SubscribeToShard: the stream, the consumer's name, and what is to be pushed. :raises AwsError:"""

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from simulator.cloud import event_stream, request_model
 from simulator.cloud.errors import AwsError
-from simulator.cloud.fan_out import Event
+from simulator.cloud.fan_out import Event, Subscription
 from simulator.cloud.kinesis_api import KinesisApi
 from simulator.cloud.kinesis_reads import subscription_event
 from simulator.cloud.kinesis_wire import CBOR_WIRE, JSON_WIRE, WIRES, Wire
@@ -89,7 +89,17 @@ def _authorization_error(headers: Headers, query: str) -> AwsError | None:
 
 
 def _refuse(wire: Wire, error: AwsError) -> Answer:
-    return error.status, {"content-type": wire.content_type}, wire.error(error)
+    # The Java and Go SDKs read the error's name from a header.
+    headers = {"content-type": wire.content_type, "x-amzn-errortype": error.code}
+    return error.status, headers, wire.error(error)
+
+
+def respond(api: KinesisApi, operation: str, body: bytes, region: str, wire: Wire) -> Answer:
+    """The answer of an operation that is not SubscribeToShard."""
+    try:
+        return 200, {"content-type": wire.content_type}, api.answer(operation, body, region, wire)
+    except AwsError as error:
+        return _refuse(wire, error)
 
 
 def _xml(status: int, kind: str, message: str | None) -> Answer:
@@ -164,9 +174,9 @@ async def push_subscription(
             now = api.clock()
             stream.settle(now)
             if subscription.is_over(now):
-                if subscription.cancelled:
-                    gone_for = AwsError("ResourceNotFoundException", f"Consumer {consumer} or its stream was deleted.")
-                    await write(event_stream.exception(gone_for.code, wire.content_type, wire.error(gone_for)))
+                why = _end_of(subscription, consumer)
+                if why is not None:
+                    await write(event_stream.exception(why.code, wire.content_type, wire.error(why)))
                 break
             woken.clear()
             told = subscription.next_event(now, subscription.shard.horizon(stream.retention_hours, now))
@@ -183,6 +193,15 @@ async def push_subscription(
         with contextlib.suppress(asyncio.CancelledError):
             await gone
     await send({"type": "http.response.body", "body": b""})
+    return None
+
+
+def _end_of(subscription: Subscription, consumer: str) -> AwsError | None:
+    """What a subscription that is over tells its reader; nothing when its five minutes have passed."""
+    if subscription.replaced:
+        return AwsError("ResourceInUseException", f"Another subscription of consumer {consumer} has taken over.")
+    if subscription.cancelled:
+        return AwsError("ResourceNotFoundException", f"Consumer {consumer} or its stream was deleted.")
     return None
 
 
