@@ -407,3 +407,22 @@ def test_transfers_by_transactions_keep_the_sum(cloud: CloudProcess) -> None:
     assert sum(int(found["n"]["N"]) for found in items) == 400
     assert len(items) == 4
     setup.close()
+
+
+@pytest.mark.parametrize(
+    "key", [{"PK": {"S": "a"}}, {"PK": {"N": "1"}, "SK": {"S": "1"}}, {**KEY, "more": {"S": "x"}}, {"nix": {"S": "a"}}]
+)
+def test_keys_that_do_not_match_the_schema(call: Api, key: dict[str, Any]) -> None:
+    for answer in (
+        call("GetItem", TableName="tbl", Key=key),
+        call("DeleteItem", TableName="tbl", Key=key),
+        call("UpdateItem", TableName="tbl", Key=key, UpdateExpression="SET x = PK"),
+        call("BatchGetItem", RequestItems={"tbl": {"Keys": [key]}}),
+    ):
+        assert answer["__type"].endswith("#ValidationException")
+        assert answer["message"] == "The provided key element does not match the schema"
+
+
+def test_what_update_table_needs_and_delete_table_tells(call: Api) -> None:
+    assert "At least one of ProvisionedThroughput" in call("UpdateTable", TableName="tbl")["message"]
+    assert call("DeleteTable", TableName="tbl")["TableDescription"]["TableStatus"] == "DELETING"

@@ -33,7 +33,7 @@ from simulator.cloud.dynamodb_answers import (
 )
 from simulator.cloud.dynamodb_batches import Batches
 from simulator.cloud.dynamodb_costs import Cost, TableSpec, failed_condition_cost, write_cost
-from simulator.cloud.dynamodb_item_rules import check_size, check_values
+from simulator.cloud.dynamodb_item_rules import check_key, check_size, check_values
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, query_touches, write_touches
 from simulator.cloud.dynamodb_requests import Call, as_item, as_object, as_text, check_request
@@ -163,6 +163,10 @@ class DynamoDBApi:
         answer = self._store.call(call.operation, call.body, call.region)
         if answer.status == 200:
             self._tables.forget(call.params["TableName"], call.region)
+            told = orjson.loads(answer.body)
+            # The store has let it go already; AWS takes a while.
+            told["TableDescription"]["TableStatus"] = "DELETING"
+            return respond(200, orjson.dumps(told))
         return respond(*answer)
 
     # -- single items ----------------------------------------------------------------------------------
@@ -172,6 +176,8 @@ class DynamoDBApi:
         check_values(key_of.values())
         check_values(as_object(call.params.get("ExpressionAttributeValues") or {}).values())
         target = Target(as_text(call.params["TableName"]), key_of)
+        if call.operation != "PutItem":
+            self._check_key(target, call)
         staged = self._store.stage(call.operation, [target], call.body, call.region)
         failed_condition = staged.answer.status != 200
         if failed_condition and error_code(staged.answer.body) != "ConditionalCheckFailedException":
@@ -197,6 +203,8 @@ class DynamoDBApi:
     def _read(self, call: Call) -> Response:
         key = as_item(call.params["Key"]) if call.operation == "GetItem" else {}
         target = Target(as_text(call.params["TableName"]), key)
+        if call.operation == "GetItem":
+            self._check_key(target, call)
         read = self._store.read(call.operation, [target], call.body, call.region)
         if read.answer.status != 200:
             return respond(*read.answer)
@@ -212,6 +220,9 @@ class DynamoDBApi:
             return self._throttled("Read", table, admission, call)
         self._metrics.consumed("Read", table.spec, cost, call.now)
         return respond(200, with_capacity(read.answer.body, consumed_capacity(table.spec, cost, call.detail)))
+
+    def _check_key(self, target: Target, call: Call) -> None:
+        check_key(self._tables.of(target.table, call).spec, target.key)
 
     def _throttled(self, direction: str, table: TableCapacity, admission: Admission, call: Call) -> Response:
         self._metrics.throttled(direction, table.spec, admission, call.now)

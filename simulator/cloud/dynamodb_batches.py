@@ -20,7 +20,7 @@ from simulator.cloud.dynamodb_answers import (
     with_capacity,
 )
 from simulator.cloud.dynamodb_costs import Cost, failed_condition_cost, write_cost
-from simulator.cloud.dynamodb_item_rules import check_size, check_values
+from simulator.cloud.dynamodb_item_rules import check_key, check_size, check_values
 from simulator.cloud.dynamodb_placement import TouchMap, item_touches, joined, write_touches
 from simulator.cloud.dynamodb_requests import Call, Part, as_item, as_list, as_object, as_single, as_text
 from simulator.cloud.dynamodb_tables import Tables
@@ -130,6 +130,8 @@ class Batches:
             for table_name, request in request_items.items()
             for key in as_list(as_object(request).get("Keys"))
         ]
+        for part in parts:
+            check_key(self._tables.of(part.table, call).spec, part.target.key)
         read = self._store.read(call.operation, [part.target for part in parts], call.body, call.region)
         if read.answer.status != 200:
             return respond(*read.answer)

@@ -35,6 +35,12 @@ class ChangeHistory:
 
         :raises AwsError: LimitExceededException, or ValidationException when nothing would change.
         """
+        if set(params) <= {"TableName", "AttributeDefinitions"}:
+            raise AwsError(
+                "ValidationException",
+                "At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, GlobalSecondaryIndexUpdates "
+                "or SSESpecification or ReplicaUpdates is required",
+            )
         if set(params) <= {"TableName", "ProvisionedThroughput"}:
             _require_change(spec.throughput, params.get("ProvisionedThroughput") or {})
         if not enforced:

@@ -59,6 +59,7 @@ class TableSpec:
     throughput: Throughput
     local_indexes: tuple[IndexSpec, ...] = ()
     global_indexes: tuple[IndexSpec, ...] = ()
+    attribute_types: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> TableSpec:
@@ -103,6 +104,9 @@ class TableSpec:
             global_indexes=tuple(
                 index_of(index, throughput_of(index)) for index in description.get("GlobalSecondaryIndexes") or ()
             ),
+            attribute_types={
+                one["AttributeName"]: one["AttributeType"] for one in description.get("AttributeDefinitions") or ()
+            },
         )
 
 

@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from simulator.cloud import limits
+from simulator.cloud.dynamodb_costs import TableSpec
 from simulator.cloud.errors import AwsError
 from simulator.cloud.item_size import Item, item_size
 
@@ -22,6 +23,16 @@ def check_values(values: Iterable[Any]) -> None:
     """Check attribute values in DynamoDB JSON. :raises AwsError: ValidationException."""
     for value in values:
         _check(value, 1)
+
+
+def check_key(spec: TableSpec, key: Item) -> None:
+    """Check a request's Key: the table's key attributes, all of them, no other, of their types.
+
+    :raises AwsError: ValidationException.
+    """
+    types = spec.attribute_types
+    if set(key) != set(spec.key_attributes) or any(next(iter(key[name])) != types.get(name) for name in key):
+        raise _invalid("The provided key element does not match the schema")
 
 
 def check_size(after: Item | None, *, updated: bool = False) -> None:
