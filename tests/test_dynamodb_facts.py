@@ -246,9 +246,16 @@ def test_how_much_goes_into_one_request(call: Api) -> None:
     assert "less than or equal to 100" in call("TransactWriteItems", TransactItems=many)["message"]
 
 
-@pytest.mark.parametrize("operation", ["ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"])
-def test_partiql_is_refused_and_never_free(call: Api, operation: str) -> None:
-    told = call(operation, Statement="SELECT * FROM t")
+@pytest.mark.parametrize(
+    ("operation", "asked"),
+    [
+        ("ExecuteStatement", {"Statement": "SELECT * FROM t"}),
+        ("BatchExecuteStatement", {"Statements": [{"Statement": "SELECT * FROM t"}]}),
+        ("ExecuteTransaction", {"TransactStatements": [{"Statement": "SELECT * FROM t"}]}),
+    ],
+)
+def test_partiql_is_refused_and_never_free(call: Api, operation: str, asked: dict[str, Any]) -> None:
+    told = call(operation, **asked)
     assert told["__type"].endswith("#UnknownOperationException")
     assert f"{operation} is not implemented by the embedded cloud" in told["message"]
 

@@ -21,7 +21,6 @@ from simulator.cloud.store import table_name_of
 ERRORS = "com.amazonaws.dynamodb.v20120810#"
 FRONT_END_ERRORS = "com.amazon.coral.service#"
 _FRONT_END = {"SerializationException", "UnknownOperationException"}
-CONSUMED_CAPACITY_VALUES = ("INDEXES", "TOTAL", "NONE")
 
 
 @dataclass(frozen=True, slots=True)

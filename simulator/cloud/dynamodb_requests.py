@@ -8,25 +8,9 @@ from typing import Any
 
 import orjson
 
-from simulator.cloud.dynamodb_answers import CONSUMED_CAPACITY_VALUES
+from simulator.cloud import request_model
 from simulator.cloud.errors import AwsError
 from simulator.cloud.store import Target
-
-REQUIRED = {
-    "PutItem": ("TableName", "Item"),
-    "UpdateItem": ("TableName", "Key"),
-    "DeleteItem": ("TableName", "Key"),
-    "GetItem": ("TableName", "Key"),
-    "Query": ("TableName",),
-    "Scan": ("TableName",),
-    "BatchGetItem": ("RequestItems",),
-    "BatchWriteItem": ("RequestItems",),
-    "TransactWriteItems": ("TransactItems",),
-    "TransactGetItems": ("TransactItems",),
-    "CreateTable": ("TableName", "KeySchema", "AttributeDefinitions"),
-    "UpdateTable": ("TableName",),
-    "DeleteTable": ("TableName",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +39,17 @@ class Part:
 
 
 def check_request(operation: str, params: Mapping[str, Any]) -> None:
-    """Raise the ValidationException for members that the store does not check itself."""
-    missing = [name for name in REQUIRED.get(operation, ()) if params.get(name) is None]
-    failures = [
-        f"Value null at '{name[0].lower()}{name[1:]}' failed to satisfy constraint: Member must not be null"
-        for name in missing
-    ]
-    detail = params.get("ReturnConsumedCapacity")
-    if detail is not None and detail not in CONSUMED_CAPACITY_VALUES:
-        failures.append(
-            f"Value '{detail}' at 'returnConsumedCapacity' failed to satisfy constraint: "
-            f"Member must satisfy enum value set: [{', '.join(CONSUMED_CAPACITY_VALUES)}]"
-        )
-    if failures:
-        count = "1 validation error" if len(failures) == 1 else f"{len(failures)} validation errors"
-        raise AwsError("ValidationException", f"{count} detected: {'; '.join(failures)}")
+    """Check a request against AWS's service model: required members, lengths, enums, patterns.
+
+    :raises AwsError: ValidationException. Wrong JSON types are left to who reads them.
+    """
+    if operation not in request_model.operations("dynamodb"):
+        return
+    try:
+        request_model.check("dynamodb", operation, dict(params))
+    except AwsError as error:
+        if error.code == "ValidationException":
+            raise
 
 
 def as_object(value: Any) -> dict[str, Any]:

@@ -161,10 +161,15 @@ def _check(shape: Any, value: Any, path: str, errors: list[str]) -> None:
     elif kind == "map":
         _check_texts(value, shape.key, list(value), "Map keys must satisfy constraint", path, errors)
         _check_texts(value, shape.value, list(value.values()), "Map value must satisfy constraint", path, errors)
+        if shape.value.type_name in ("structure", "list", "map"):
+            for key, item in value.items():
+                _check(shape.value, item, f"{path}.{key}.member", errors)
 
 
-def _check_texts(value: Any, shape: Any, texts: list[str], what: str, path: str, errors: list[str]) -> None:
-    """Texts inside a list or map: AWS names the whole of it, once, with both bounds of the length."""
+def _check_texts(value: Any, shape: Any, texts: list[Any], what: str, path: str, errors: list[str]) -> None:
+    """Texts or lists inside a list or map: AWS names the whole of it, once, with both bounds of the length."""
+    if shape.type_name not in ("string", "list"):
+        return
     least, most = shape.metadata.get("min", 0), shape.metadata.get("max")
     if most is not None and not all(least <= len(text) <= most for text in texts):
         bounds = (
@@ -215,7 +220,9 @@ def _show(value: Any) -> str:
         shown = ", ".join(str(_member(item)) for item in value[:1000])
         return f"'[{shown}{', …' if len(value) > 1000 else ''}]'"
     if isinstance(value, dict):
-        return f"'{{{', '.join(f'{key}={item}' for key, item in value.items())}}}'"
+        # AWS prints its own classes' texts for what is not a text itself.
+        shown = ", ".join(f"{key}={item if isinstance(item, str) else '…'}" for key, item in value.items())
+        return f"'{{{shown}}}'"
     return f"'{value}'"
 
 
