@@ -33,6 +33,13 @@ def render(deployment: Deployment) -> RenderableType:
         ),
         ("Consumers", [(one.name, "enhanced fan-out of", one.stream_arn) for one in deployment.consumers]),
         ("Tables", [row for table in deployment.tables for row in _table_rows(table)]),
+        (
+            "Scaling",
+            [
+                (one.resource_id, one.dimension.rpartition(":")[2], f"{one.least_units:,} to {one.most_units:,}")
+                for one in deployment.scalable_targets
+            ],
+        ),
         ("Functions", [row for function in deployment.functions for row in _function_rows(function)]),
         ("Buckets", [(one.name, one.logical_id) for one in deployment.buckets]),
         ("Queues", [(one.name, one.logical_id) for one in deployment.queues]),

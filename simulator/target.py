@@ -150,6 +150,13 @@ def provision(target: Target, deployment: Deployment) -> None:
             dynamodb.create_table(**table.create_table_kwargs())
         for table in deployment.tables:
             dynamodb.get_waiter("table_exists").wait(TableName=table.name, WaiterConfig={"Delay": 1})
+    if deployment.scalable_targets:
+        with reaching(target, "registering auto scaling"):
+            scaling = target.client("application-autoscaling")
+            for scalable in deployment.scalable_targets:
+                scaling.register_scalable_target(**scalable.register_kwargs())
+            for policy in deployment.scaling_policies:
+                scaling.put_scaling_policy(**policy.put_kwargs())
     if deployment.buckets:
         with reaching(target, "creating the bucket"):
             s3 = target.client("s3")

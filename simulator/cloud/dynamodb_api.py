@@ -15,11 +15,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from simulator.cloud import limits
+from simulator.cloud.auto_scaling import ScalingPolicy
 from simulator.cloud.dynamodb import Admission, ResourceCapacity, TableCapacity
 from simulator.cloud.dynamodb_answers import (
     CapacityMetrics,
@@ -109,6 +111,35 @@ class DynamoDBApi:
         """By table ARN, the capacity of the table and of its global indexes: provisioned, saved, at most."""
         with self._lock:
             return self._tables.levels(now)
+
+    def provisioned(self, policy: ScalingPolicy) -> float | None:
+        """The units that auto scaling would change; None when there are none to change."""
+        with self._lock:
+            described = self._store.describe_table(policy.table, policy.region)
+        if described is None:
+            return None
+        spec = TableSpec.from_description(described)
+        found = {index.name: index.throughput for index in spec.global_indexes}.get(policy.index or "")
+        throughput = spec.throughput if policy.index is None else found
+        if throughput is None or throughput.is_on_demand:
+            return None
+        return throughput.read_units if policy.direction == "Read" else throughput.write_units
+
+    def scale(self, policy: ScalingPolicy, units: int) -> bool:
+        """UpdateTable to ``units``, as auto scaling calls it; False when it was refused (decreases are limited)."""
+        other = replace(policy, direction="Write" if policy.direction == "Read" else "Read")
+        kept = self.provisioned(other)
+        if kept is None:
+            return False
+        throughput = {
+            f"{policy.direction}CapacityUnits": units,
+            f"{other.direction}CapacityUnits": int(kept),
+        }
+        request: dict[str, Any] = {"TableName": policy.table, "ProvisionedThroughput": throughput}
+        if policy.index is not None:
+            update = {"IndexName": policy.index, "ProvisionedThroughput": throughput}
+            request = {"TableName": policy.table, "GlobalSecondaryIndexUpdates": [{"Update": update}]}
+        return self.handle("UpdateTable", orjson.dumps(request), policy.region).status == 200
 
     # -- tables ----------------------------------------------------------------------------------------
 

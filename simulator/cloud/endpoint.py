@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, urlencode
 import orjson
 
 from simulator.cloud import kinesis_http, metrics_intake
+from simulator.cloud.auto_scaling import PERIOD_S, AutoScaling
 from simulator.cloud.aws_protocols import JSON_TARGET as CLOUDWATCH_TARGET
 from simulator.cloud.cloudwatch import CloudWatch
 from simulator.cloud.dynamodb_api import DynamoDBApi
@@ -76,6 +77,11 @@ class Cloud:
         self.started_at = clock()
         self.kinesis = KinesisApi(account_id, self.settings, self.metrics, clock)
         self.cloudwatch = CloudWatch(self.metrics, account_id, self._publish, clock)
+        self.auto_scaling = AutoScaling(
+            self.metrics,
+            lambda policy: self.dynamodb.provisioned(policy),
+            lambda policy, units: self.dynamodb.scale(policy, units),
+        )
         self._alarm_clock: asyncio.Task[None] | None = None
         self._dynamodb = dynamodb
         self._others = others
@@ -137,10 +143,23 @@ class Cloud:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer})
 
     async def _sweep(self) -> None:
-        """Retention ends also for streams that nobody writes to or reads."""
+        """Retention ends also for streams that nobody writes to or reads; tables are scaled once a minute."""
+        minute = int(self.clock() // PERIOD_S)
         while True:
             await asyncio.sleep(_SWEEP_S)
             self.kinesis.sweep()
+            now = self.clock()
+            if int(now // PERIOD_S) != minute:
+                minute = int(now // PERIOD_S)
+                await asyncio.get_running_loop().run_in_executor(self._worker, self.scale_tables, now)
+
+    def scale_tables(self, now: float) -> None:
+        """One minute of auto scaling; on the worker thread."""
+        if self._others is None or self._dynamodb is None:
+            return  # Nobody can have registered a policy, or there is no table.
+        from simulator.cloud.moto_store import scaling_policies
+
+        self.auto_scaling.evaluate(scaling_policies(), now)
 
     async def _answer(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> Answer | None:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}

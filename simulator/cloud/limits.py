@@ -121,6 +121,10 @@ ON_DEMAND_DOUBLING = Quota(
 TABLE_MAX_UNITS = Quota("dynamodb.table.max_units_per_second", 40_000, "units/s", "CAH quotas; us-east-1, adjustable")
 DECREASES_FREE = Quota("dynamodb.update_table.decreases", 4, "decreases", "CAH quotas; a day, then one an hour")
 DECREASES_PER_DAY = Quota("dynamodb.update_table.decreases_per_day", 27, "decreases", "CAH quotas")
+SCALE_OUT_MINUTES = Quota("dynamodb.auto_scaling.scale_out_after_minutes", 2, "min", "CAH AutoScaling: in a row")
+SCALE_IN_MINUTES = Quota("dynamodb.auto_scaling.scale_in_after_minutes", 15, "min", "CAH AutoScaling: in a row")
+SCALING_TARGET_MIN = Quota("dynamodb.auto_scaling.target_min_percent", 20, "%", "CAH AutoScaling")
+SCALING_TARGET_MAX = Quota("dynamodb.auto_scaling.target_max_percent", 90, "%", "CAH AutoScaling")
 MODE_CHANGES_PER_DAY = Quota(
     "dynamodb.update_table.to_on_demand_per_24h", 4, "changes", "CAH: provisioned to on-demand, in 24 hours"
 )

@@ -36,6 +36,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import orjson
 
+from simulator.cloud.auto_scaling import ScalingPolicy
+from simulator.cloud.dynamodb import Direction
 from simulator.cloud.item_size import Item, item_size
 from simulator.cloud.store import Change, Read, Staged, StoreAnswer, Target, table_name_of
 
@@ -402,3 +404,34 @@ def reset() -> None:
 
     BackendDict.reset()
     reset_model_data()
+
+
+def scaling_policies() -> list[ScalingPolicy]:
+    """What clients have registered with Application Auto Scaling for tables and global indexes."""
+    from moto.applicationautoscaling.models import applicationautoscaling_backends
+
+    found = []
+    for accounts in applicationautoscaling_backends.values():
+        for region, backend in accounts.items():
+            for policy in backend.policies.values():
+                tracking = policy.target_tracking_scaling_policy_configuration
+                target = backend.targets.get(policy.scalable_dimension, {}).get(policy.resource_id)
+                if policy.service_namespace != "dynamodb" or not tracking or target is None:
+                    continue
+                # table/NAME or table/NAME/index/INDEX
+                _, table, *index = policy.resource_id.split("/")
+                direction: Direction = "Read" if "Read" in policy.scalable_dimension else "Write"
+                found.append(
+                    ScalingPolicy(
+                        region,
+                        table,
+                        index[1] if index else None,
+                        direction,
+                        int(target.min_capacity),
+                        int(target.max_capacity),
+                        float(tracking.get("TargetValue", 70)),
+                        float(tracking.get("ScaleInCooldown", 0)),
+                        float(tracking.get("ScaleOutCooldown", 0)),
+                    )
+                )
+    return found

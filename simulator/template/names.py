@@ -23,6 +23,7 @@ from simulator.template.support import (
     MAPPING,
     QUEUE,
     SAM_FUNCTION,
+    SCALABLE_TARGET,
     SIMPLE_TABLE,
     STREAM,
     TABLE,
@@ -119,6 +120,8 @@ class Names:
                 raise self.error(f"there is no parameter or resource {logical_id}", line, advice)
             return self._of_ignored(logical_id, "", attribute)
         kind = self.kind(logical_id)
+        if kind == SCALABLE_TARGET and attribute is None:
+            return self._of_scalable_target(logical_id)
         if kind not in _RULES:
             if kind != MAPPING and ignored_type(kind) is None:
                 raise self.error(f"{logical_id}: the resource type {kind} is not supported", line)
@@ -144,6 +147,15 @@ class Names:
             there = ", ".join(attributes)
             raise self.error(f"{logical_id} ({kind}) has no attribute {attribute}", line, f"it has {there}")
         return attributes[attribute]
+
+    def _of_scalable_target(self, logical_id: str) -> str:
+        """``table/NAME|dynamodb:table:WriteCapacityUnits|dynamodb``."""
+        properties = self.resources[logical_id].get("Properties") or MapNode(self.resources.line_of(logical_id))
+        parts = [
+            scalar_text(self.resolver.resolve(properties.get(key, ""), properties.line_of(key))) or ""
+            for key in ("ResourceId", "ScalableDimension", "ServiceNamespace")
+        ]
+        return "|".join(parts)
 
     def _of_consumer(self, logical_id: str, name: str, attribute: str | None, line: int) -> str:
         properties = self.resources[logical_id].get("Properties")

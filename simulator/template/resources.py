@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.template import event_sources, functions, stores
+from simulator.template import event_sources, functions, scaling, stores
 from simulator.template.context import Context
 from simulator.template.errors import TemplateError
 from simulator.template.intrinsics import NO_VALUE, Resolver, is_intrinsic
@@ -24,6 +24,8 @@ from simulator.template.support import (
     MAPPING,
     QUEUE,
     SAM_FUNCTION,
+    SCALABLE_TARGET,
+    SCALING_POLICY,
     SIMPLE_TABLE,
     STREAM,
     TABLE,
@@ -59,6 +61,8 @@ _STORES: Final[Mapping[str, Callable[[str, Properties, Names], Any]]] = {
     BUCKET: stores.bucket,
     QUEUE: stores.queue,
     TOPIC: stores.topic,
+    SCALABLE_TARGET: scaling.target,
+    SCALING_POLICY: scaling.policy,
 }
 
 
@@ -158,6 +162,13 @@ class _Builder:
         built = tuple(self._with_mappings([*self.made[SAM_FUNCTION], *self.made[FUNCTION]]))
         self._check_sources(built)
         made = self.made
+        lost = scaling.without_target(made[SCALABLE_TARGET], made[SCALING_POLICY])
+        if lost is not None:
+            raise self.error(
+                f"{lost.logical_id}: no scalable target of this template is {lost.dimension} of {lost.resource_id}",
+                self.resources.line_of(lost.logical_id),
+                "declare one, and use !Ref TARGET as ScalingTargetId",
+            )
         self._check_names(
             (*made[STREAM],),
             (*made[TABLE], *made[SIMPLE_TABLE]),
@@ -180,6 +191,8 @@ class _Builder:
             queues=tuple(made[QUEUE]),
             topics=tuple(made[TOPIC]),
             consumers=tuple(made[CONSUMER]),
+            scalable_targets=tuple(made[SCALABLE_TARGET]),
+            scaling_policies=tuple(made[SCALING_POLICY]),
             ignored=tuple(sorted(self.context.ignored, key=_line)),
             outputs=self._outputs(),
             stack_name=self.place.stack_name,

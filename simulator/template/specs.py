@@ -41,6 +41,57 @@ class ConsumerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalableTargetSpec:
+    """What Application Auto Scaling may change: ``resource_id`` is table/NAME or table/NAME/index/INDEX."""
+
+    logical_id: str
+    resource_id: str
+    dimension: str
+    least_units: int
+    most_units: int
+
+    def register_kwargs(self) -> dict[str, Any]:
+        """Arguments for boto3's ``register_scalable_target``."""
+        return {
+            "ServiceNamespace": "dynamodb",
+            "ResourceId": self.resource_id,
+            "ScalableDimension": self.dimension,
+            "MinCapacity": self.least_units,
+            "MaxCapacity": self.most_units,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPolicySpec:
+    """A target-tracking policy; ``target_percent`` is of provisioned units."""
+
+    logical_id: str
+    name: str
+    resource_id: str
+    dimension: str
+    target_percent: int
+    scale_in_cooldown_s: int = 0
+    scale_out_cooldown_s: int = 0
+
+    def put_kwargs(self) -> dict[str, Any]:
+        """Arguments for boto3's ``put_scaling_policy``."""
+        direction = "Read" if "Read" in self.dimension else "Write"
+        return {
+            "PolicyName": self.name,
+            "PolicyType": "TargetTrackingScaling",
+            "ServiceNamespace": "dynamodb",
+            "ResourceId": self.resource_id,
+            "ScalableDimension": self.dimension,
+            "TargetTrackingScalingPolicyConfiguration": {
+                "TargetValue": float(self.target_percent),
+                "PredefinedMetricSpecification": {"PredefinedMetricType": f"DynamoDB{direction}CapacityUtilization"},
+                "ScaleInCooldown": self.scale_in_cooldown_s,
+                "ScaleOutCooldown": self.scale_out_cooldown_s,
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class IndexSpec:
     """An index; ``kind`` is LSI or GSI, ``keys`` are (attribute, HASH or RANGE).
 
@@ -239,6 +290,8 @@ class Deployment:
     queues: tuple[QueueSpec, ...] = ()
     topics: tuple[TopicSpec, ...] = ()
     consumers: tuple[ConsumerSpec, ...] = ()
+    scalable_targets: tuple[ScalableTargetSpec, ...] = ()
+    scaling_policies: tuple[ScalingPolicySpec, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
     stack_name: str = "alleycat"

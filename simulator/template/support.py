@@ -19,6 +19,8 @@ MAPPING: Final = "AWS::Lambda::EventSourceMapping"
 BUCKET: Final = "AWS::S3::Bucket"
 QUEUE: Final = "AWS::SQS::Queue"
 TOPIC: Final = "AWS::SNS::Topic"
+SCALABLE_TARGET: Final = "AWS::ApplicationAutoScaling::ScalableTarget"
+SCALING_POLICY: Final = "AWS::ApplicationAutoScaling::ScalingPolicy"
 
 NO_BEHAVIOUR: Final[tuple[tuple[str, str], ...]] = (
     ("AWS::IAM::", "permissions are not checked here"),
@@ -125,6 +127,8 @@ IGNORED: Final[Mapping[str, Mapping[str, str]]] = {
         "TracingConfig": "traces are not simulated",
         "DeliveryStatusLogging": "deliveries are not logged here",
     },
+    SCALABLE_TARGET: {"RoleARN": _PERMISSIONS},
+    SCALING_POLICY: {},
 }
 
 _FUNCTION_UNDERSTOOD = (
@@ -171,6 +175,16 @@ UNDERSTOOD: Final[Mapping[str, tuple[str, ...]]] = {
     BUCKET: ("BucketName",),
     QUEUE: ("QueueName",),
     TOPIC: ("TopicName",),
+    SCALABLE_TARGET: ("ServiceNamespace", "ResourceId", "ScalableDimension", "MinCapacity", "MaxCapacity"),
+    SCALING_POLICY: (
+        "PolicyName",
+        "PolicyType",
+        "ScalingTargetId",
+        "ServiceNamespace",
+        "ResourceId",
+        "ScalableDimension",
+        "TargetTrackingScalingPolicyConfiguration",
+    ),
 }
 STREAM_EVENT_UNDERSTOOD: Final = ("Stream", *_MAPPING_UNDERSTOOD)
 # SAM's events that are event source mappings of a stream.

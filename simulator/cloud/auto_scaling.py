@@ -1,0 +1,110 @@
+"""DynamoDB's auto scaling: target tracking of a table's or index's provisioned units. No I/O, no clock.
+
+Application Auto Scaling makes two alarms of a target-tracking policy, on one-minute sums of consumed units. ::
+
+    consumed / provisioned   alarm              after                       new units
+    above the target         high               2 minutes in a row          consumed / target
+    20 points below it       low                15 minutes in a row         consumed / target
+    between                  none
+
+The two and the fifteen are AWS's (CAH AutoScaling.md); the 20 points are those of the alarms that AWS was recorded to
+make (42 and 30 units a minute for a target of 70 % of one unit). A change takes effect at the minute it is decided;
+on AWS it takes minutes more, which is why spikes live on burst either way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from simulator.cloud import limits
+from simulator.cloud.dynamodb import Direction
+from simulator.cloud.metrics import Dimensions, Metrics
+
+PERIOD_S = 60
+SCALE_IN_MARGIN_PERCENT = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPolicy:
+    """A scalable target with its target-tracking policy. ``target_percent`` is 20 to 90; units are a second's."""
+
+    region: str
+    table: str
+    index: str | None
+    direction: Direction
+    least_units: int
+    most_units: int
+    target_percent: float = 70.0
+    scale_in_cooldown_s: float = 0.0
+    scale_out_cooldown_s: float = 0.0
+
+    @property
+    def dimensions(self) -> Dimensions:
+        """CloudWatch's, of the resource."""
+        table = (("TableName", self.table),)
+        return table if self.index is None else (*table, ("GlobalSecondaryIndexName", self.index))
+
+
+class Tracker:
+    """One policy's alarms: how many minutes in a row it was too much, or too little."""
+
+    def __init__(self) -> None:
+        self._above = self._below = 0
+        self._scaled_out_at = self._scaled_in_at = -math.inf
+
+    def observe(self, policy: ScalingPolicy, consumed_per_second: float, provisioned: float, now: float) -> int | None:
+        """A minute is over; the units to provision from now on, None for those there are."""
+        used_percent = 100 * consumed_per_second / provisioned if provisioned else 0.0
+        self._above = self._above + 1 if used_percent > policy.target_percent else 0
+        self._below = self._below + 1 if used_percent < policy.target_percent - SCALE_IN_MARGIN_PERCENT else 0
+        wanted = math.ceil(round(consumed_per_second * 100 / policy.target_percent, 6))
+        wanted = min(policy.most_units, max(policy.least_units, wanted))
+        if self._above >= limits.SCALE_OUT_MINUTES.value and wanted > provisioned:
+            if now - self._scaled_out_at < policy.scale_out_cooldown_s:
+                return None
+            self._scaled_out_at, self._above = now, 0
+            return wanted
+        if self._below >= limits.SCALE_IN_MINUTES.value and wanted < provisioned:
+            if now - max(self._scaled_in_at, self._scaled_out_at) < policy.scale_in_cooldown_s:
+                return None
+            self._scaled_in_at, self._below = now, 0
+            return wanted
+        return None
+
+
+class AutoScaling:
+    """Evaluates every policy once a minute against the cloud's own metrics.
+
+    ``provisioned(policy)`` tells the units there are, None when the resource is gone or on-demand;
+    ``change(policy, units)`` updates the table and says whether it was allowed (decreases are limited).
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        provisioned: Callable[[ScalingPolicy], float | None],
+        change: Callable[[ScalingPolicy, int], bool],
+    ) -> None:
+        self._metrics = metrics
+        self._provisioned = provisioned
+        self._change = change
+        self._trackers: dict[tuple[str, Dimensions, Direction], Tracker] = {}
+
+    def evaluate(self, policies: Iterable[ScalingPolicy], now: float) -> None:
+        """Look at the minute that ended at or before ``now``."""
+        end = now - now % PERIOD_S
+        known = {}
+        for policy in policies:
+            key = (policy.region, policy.dimensions, policy.direction)
+            tracker = known[key] = self._trackers.get(key) or Tracker()
+            units = self._provisioned(policy)
+            if units is None:
+                continue
+            name = f"Consumed{policy.direction}CapacityUnits"
+            points = self._metrics.points(("AWS/DynamoDB", name, policy.dimensions), end - PERIOD_S, end)
+            wanted = tracker.observe(policy, sum(point.sum for _, point in points) / PERIOD_S, units, now)
+            if wanted is not None:
+                self._change(policy, wanted)
+        self._trackers = known
