@@ -22,7 +22,7 @@ from simulator.cloud.dynamodb_api import DynamoDBApi
 from simulator.cloud.item_size import item_size
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
-from simulator.cloud.moto_store import MotoServices, MotoStore
+from simulator.cloud.moto_store import MotoStore
 
 REGION = "us-east-1"
 PLENTY = 100_000
@@ -93,18 +93,12 @@ class Cloud:
         return level.saved_write if direction == "write" else level.saved_read
 
     def stream_records(self) -> list[dict[str, Any]]:
-        """What moto's DynamoDB Streams has, asked through its own API."""
-        streams = MotoServices()
+        """What the table's stream has, asked through its own API."""
 
         def call(operation: str, **body: Any) -> Any:
-            headers = {
-                "Authorization": f"AWS4-HMAC-SHA256 Credential=test/20261120/{REGION}/dynamodb/aws4_request",
-                "X-Amz-Target": f"DynamoDBStreams_20120810.{operation}",
-                "Content-Type": "application/x-amz-json-1.0",
-            }
-            status, _, answer = streams.call("POST", "http://127.0.0.1:4566/", headers, orjson.dumps(body))
-            assert status == 200, answer
-            return json.loads(answer)
+            answer = self.api.handle_streams(operation, orjson.dumps(body), REGION)
+            assert answer.status == 200, answer.body
+            return json.loads(answer.body)
 
         arn = self.client.describe_table(TableName=self.table)["Table"]["LatestStreamArn"]
         shard_id = call("DescribeStream", StreamArn=arn)["StreamDescription"]["Shards"][0]["ShardId"]

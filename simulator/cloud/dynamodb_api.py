@@ -39,6 +39,7 @@ from simulator.cloud.dynamodb_item_rules import check_key, check_size, check_val
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, query_touches, write_touches
 from simulator.cloud.dynamodb_requests import Call, as_item, as_object, as_text, check_request
+from simulator.cloud.dynamodb_streams_api import DynamoDBStreamsApi
 from simulator.cloud.dynamodb_tables import Tables
 from simulator.cloud.errors import AwsError
 from simulator.cloud.item_size import ItemFormatError, read_units
@@ -62,6 +63,7 @@ class DynamoDBApi:
         self._clock = clock
         self._lock = threading.Lock()
         self._tables = Tables(store, settings, self._metrics)
+        self._streams = DynamoDBStreamsApi(self._tables.streams, clock)
         batches = Batches(store, self._tables, self._metrics)
         self._handlers: dict[str, Callable[[Call], Response]] = {
             "PutItem": self._write,
@@ -106,6 +108,16 @@ class DynamoDBApi:
                 answer = respond(error.status, error_body(error.code, error.message))
             self._metrics.answered(operation, params, answer, (time.perf_counter() - began) * 1000, now)
             return answer
+
+    def handle_streams(self, operation: str, body: bytes, region: str) -> Response:
+        """Answer a request to DynamoDB Streams."""
+        with self._lock:
+            return self._streams.handle(operation, body, region)
+
+    def sweep(self) -> None:
+        """Let go what the streams' retention has ended; to be called once in a while."""
+        with self._lock:
+            self._tables.streams.settle(self._clock())
 
     def describe_capacity(self, now: float) -> dict[str, list[ResourceCapacity]]:
         """By table ARN, the capacity of the table and of its global indexes: provisioned, saved, at most."""
@@ -170,6 +182,7 @@ class DynamoDBApi:
         self._tables.set_on_demand(call.params, call.region)
         described = told["TableDescription"] = self._tables.described(told["TableDescription"], call.region, call.now)
         self._tables.keep(TableSpec.from_description(described), call.region, call.now)
+        self._tables.streams.follow(described, call.region, call.now)
         return respond(200, orjson.dumps(told))
 
     def _describe_limits(self, call: Call) -> Response:
@@ -193,7 +206,7 @@ class DynamoDBApi:
     def _delete_table(self, call: Call) -> Response:
         answer = self._store.call(call.operation, call.body, call.region)
         if answer.status == 200:
-            self._tables.forget(call.params["TableName"], call.region)
+            self._tables.forget(call.params["TableName"], call.region, call.now)
             told = orjson.loads(answer.body)
             # The store has let it go already; AWS takes a while.
             told["TableDescription"]["TableStatus"] = "DELETING"
@@ -228,7 +241,7 @@ class DynamoDBApi:
         if failed_condition:
             self._metrics.failed_condition(table.spec.name, call.now)
             return respond(*staged.answer)
-        self._store.commit(staged.changes, call.region)
+        self._tables.commit([(target.table, change)], call)
         return respond(200, with_capacity(staged.answer.body, consumed_capacity(table.spec, cost, call.detail)))
 
     def _read(self, call: Call) -> Response:

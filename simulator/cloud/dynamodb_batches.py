@@ -82,7 +82,7 @@ class Batches:
         for change in staged.changes:
             check_size(change.after)
         bill = Bill()
-        admitted: list[Change] = []
+        admitted: list[tuple[str, Change]] = []
         unprocessed: dict[str, list[Any]] = {}
         refusal = None
         for part, change in zip(parts, staged.changes, strict=True):
@@ -91,7 +91,7 @@ class Batches:
             touches = write_touches(table.spec, change.before, change.after, part.target.key, cost)
             admission = table.admit_write(cost.table_units, cost.global_, call.now, touches)
             if admission.admitted:
-                admitted.append(change)
+                admitted.append((part.table, change))
                 bill.add(table, cost)
             else:
                 refusal = refusal or admission
@@ -99,7 +99,7 @@ class Batches:
                 self._metrics.throttled("Write", table.spec, admission, call.now)
         if refusal is not None and not admitted:
             return self._batch_throttled(refusal, unprocessed, call)
-        self._store.commit(admitted, call.region)
+        self._tables.commit(admitted, call)
         self._record(bill, "Write", call)
         answer = orjson.loads(staged.answer.body)
         answer["UnprocessedItems"] = unprocessed
@@ -203,7 +203,7 @@ class Batches:
             return refused
         if cancelled:
             return respond(*staged.answer)
-        self._store.commit(staged.changes, call.region)
+        self._tables.commit([(part.table, change) for part, change in zip(parts, staged.changes, strict=True)], call)
         return respond(200, with_capacity(staged.answer.body, bill.told(call.detail, "Write")))
 
     def _require_size(self, changes: Sequence[Change]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from simulator.cloud import limits
@@ -11,9 +11,10 @@ from simulator.cloud.dynamodb_answers import CapacityMetrics
 from simulator.cloud.dynamodb_changes import ChangeHistory
 from simulator.cloud.dynamodb_costs import TableSpec
 from simulator.cloud.dynamodb_requests import Call
+from simulator.cloud.dynamodb_streams import TableStreams
 from simulator.cloud.errors import AwsError
 from simulator.cloud.limits import LimitSettings
-from simulator.cloud.store import Store, table_name_of
+from simulator.cloud.store import Change, Store, table_name_of
 
 
 class Tables:
@@ -25,7 +26,14 @@ class Tables:
         self._metrics = metrics
         self._by_name: dict[tuple[str, str], TableCapacity] = {}
         self._changes: dict[tuple[str, str], ChangeHistory] = {}
+        self.streams = TableStreams()
         self._on_demand: dict[tuple[str, str], dict[str | None, Mapping[str, int]]] = {}
+
+    def commit(self, changes: Sequence[tuple[str, Change]], call: Call) -> None:
+        """Make staged changes real, each of the table named beside it, and record them in the tables' streams."""
+        self._store.commit([change for _, change in changes], call.region)
+        for name_or_arn, change in changes:
+            self.streams.add(call.region, table_name_of(name_or_arn), change.before, change.after, call.now)
 
     def changes(self, name_or_arn: str, region: str) -> ChangeHistory:
         """What was changed of a table and when."""
@@ -87,10 +95,12 @@ class Tables:
         description = self._store.describe_table(name_or_arn, call.region)
         if description is None:
             raise AwsError("ResourceNotFoundException", "Requested resource not found")
+        self.streams.follow(description, call.region, call.now)
         return self.keep(TableSpec.from_description(description), call.region, call.now)
 
-    def forget(self, name_or_arn: str, region: str) -> None:
+    def forget(self, name_or_arn: str, region: str, now: float) -> None:
         """A table was deleted; one of the same name starts anew."""
+        self.streams.end(region, table_name_of(name_or_arn), now)
         self._by_name.pop((region, table_name_of(name_or_arn)), None)
         self._changes.pop((region, table_name_of(name_or_arn)), None)
         self._on_demand.pop((region, table_name_of(name_or_arn)), None)

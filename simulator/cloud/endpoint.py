@@ -28,6 +28,7 @@ from simulator.cloud.auto_scaling import PERIOD_S, AutoScaling
 from simulator.cloud.aws_protocols import JSON_TARGET as CLOUDWATCH_TARGET
 from simulator.cloud.cloudwatch import CloudWatch
 from simulator.cloud.dynamodb_api import DynamoDBApi
+from simulator.cloud.dynamodb_streams_api import TARGET as STREAMS_TARGET
 from simulator.cloud.errors import AwsError
 from simulator.cloud.kinesis_api import TARGET, KinesisApi
 from simulator.cloud.kinesis_wire import JSON_WIRE, WIRES
@@ -154,7 +155,9 @@ class Cloud:
                 await asyncio.get_running_loop().run_in_executor(self._worker, self.scale_tables, now)
 
     def scale_tables(self, now: float) -> None:
-        """One minute of auto scaling; on the worker thread."""
+        """One minute of auto scaling, and of the streams' retention; on the worker thread."""
+        if self._dynamodb is not None:
+            self._dynamodb.sweep()
         if self._others is None or self._dynamodb is None:
             return  # Nobody can have registered a policy, or there is no table.
         from simulator.cloud.moto_store import scaling_policies
@@ -182,6 +185,13 @@ class Cloud:
                 return _missing_token("application/x-amz-json-1.0")
             answer = await loop.run_in_executor(
                 self._worker, lambda: self.dynamodb.handle(operation, body, region, headers)
+            )
+            return answer.status, dict(answer.headers), answer.body
+        if service == STREAMS_TARGET:
+            if scope_match is None:
+                return _missing_token("application/x-amz-json-1.0")
+            answer = await loop.run_in_executor(
+                self._worker, lambda: self.dynamodb.handle_streams(operation, body, region)
             )
             return answer.status, dict(answer.headers), answer.body
         query = scope.get("query_string", b"").decode()

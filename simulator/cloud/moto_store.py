@@ -7,7 +7,7 @@ moto in the same way.
 **Staging.** A throttled write must leave no trace, but what a write costs is only known from the item after
 it, which only moto's expressions can tell. So a write runs for real on a *scratch backend* that holds copies of
 just the items it names; its answer, and the images before and after, come back as ``Staged``. Once the capacity
-is paid, :meth:`MotoStore.commit` puts the after-images into the real table and adds the stream records. One
+is paid, :meth:`MotoStore.commit` puts the after-images into the real table. One
 execution a write, however large the table; a transaction needs no copy of whole tables, as it does in moto; and
 a write that changes nothing leaves no stream record, as on AWS.
 
@@ -95,7 +95,16 @@ class MotoStore:
         self._moto = _moto()
 
     def call(self, operation: str, body: bytes, region: str) -> StoreAnswer:
+        if operation == "UpdateTable":
+            self._allow_new_stream(orjson.loads(body or b"{}"), region)
         return self._dispatch(operation, body, region, self._backend(region))
+
+    def _allow_new_stream(self, request: Mapping[str, Any], region: str) -> None:
+        """moto refuses a stream where there ever was one; AWS begins another when the former was switched off."""
+        table = self._table(request.get("TableName", ""), region)
+        wants = (request.get("StreamSpecification") or {}).get("StreamEnabled")
+        if wants and table is not None and not table.stream_specification["StreamEnabled"]:
+            table.latest_stream_label = None
 
     def stage(self, operation: str, targets: Sequence[Target], body: bytes, region: str) -> Staged:
         scratch, places = self._scratch(targets, region, copied=True)
@@ -127,20 +136,6 @@ class MotoStore:
                 table.items[hash_key] = after
             else:
                 table.items[hash_key][range_key] = after
-            if table.stream_shard is not None and change.before != change.after:
-                self._add_stream_record(table, change)
-
-    def _add_stream_record(self, table: Any, change: Change) -> None:
-        _, _, before, after = change.handle
-        table.stream_shard.add(before, after)
-        record = table.stream_shard.items[-1].record
-        record["eventVersion"] = "1.1"
-        record["awsRegion"] = table.region_name
-        image = change.after or change.before or {}
-        keys = {name: image[name] for name in table.table_key_attrs}
-        told = record["dynamodb"]
-        images = (keys, told.get("NewImage"), told.get("OldImage"))
-        told["SizeBytes"] = sum(item_size(image) for image in images if image)
 
     def read(self, operation: str, targets: Sequence[Target], body: bytes, region: str) -> Read:
         if operation in ("Query", "Scan"):
