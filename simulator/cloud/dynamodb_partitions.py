@@ -81,7 +81,7 @@ class CapacityBucket(TokenBucket):
 class _Partition:
     """``start`` is its first position; it ends where the next one starts."""
 
-    __slots__ = ("asked", "buckets", "hot_since", "is_hot", "refused_at", "start")
+    __slots__ = ("asked", "buckets", "hot_since", "refused_at", "start")
 
     def __init__(self, start: Position, now: float) -> None:
         self.start = start
@@ -90,8 +90,7 @@ class _Partition:
             "Write": CapacityBucket(limits.PARTITION_WRITE_UNITS.value, limits.PARTITION_WRITE_UNITS.value, now),
         }
         self.hot_since = self.refused_at = -_COOLS_AFTER_S
-        self.is_hot = False
-        # What was asked of it lately, served or refused, while it is hot.
+        # What was asked of it lately, served or refused.
         self.asked: deque[Position] = deque(maxlen=_SAMPLE)
 
 
@@ -102,6 +101,8 @@ class Partitions:
         self._settings = settings
         self.has_local_indexes = has_local_indexes
         self._partitions = [_Partition(FIRST, now)]
+        # Whether any partition was ever refused something: only then is it worth knowing what is asked for.
+        self._is_hot = False
         self.grow(count, now)
 
     def __len__(self) -> int:
@@ -130,7 +131,7 @@ class Partitions:
         """Spend what :meth:`missing_seconds` allowed at this very time."""
         for bucket, amount in self._amounts(direction, units, touches):
             bucket.spend(amount)
-        if touches is not None and any(one.is_hot for one in self._partitions):
+        if self._is_hot and touches is not None:
             for where, _ in touches():
                 self._partitions[self._index(where)].asked.append(where)
 
@@ -141,8 +142,11 @@ class Partitions:
         if touches is None:
             # A scan goes through all of them.
             return [(one.buckets[direction], units / len(partitions)) for one in partitions]
+        found = touches()
+        if len(found) == 1:
+            return ((partitions[self._index(found[0][0])].buckets[direction], found[0][1]),)
         amounts: dict[int, float] = {}
-        for where, amount in touches():
+        for where, amount in found:
             index = self._index(where)
             amounts[index] = amounts.get(index, 0.0) + amount
         return [(partitions[index].buckets[direction], amount) for index, amount in amounts.items()]
@@ -158,7 +162,7 @@ class Partitions:
             index = self._index(where)
             partition = self._partitions[index]
             if now - partition.refused_at >= _COOLS_AFTER_S:
-                partition.hot_since, partition.is_hot = now, True
+                partition.hot_since, self._is_hot = now, True
                 partition.asked.clear()
             partition.refused_at = now
             partition.asked.append(where)

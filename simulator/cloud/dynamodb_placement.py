@@ -37,8 +37,15 @@ def write_touches(spec: TableSpec, before: Item | None, after: Item | None, key:
 
 
 def item_touches(spec: TableSpec, key: Item, units: float) -> Touches:
-    """One item of the table, named by its key or as a whole."""
-    return lambda: [(position(key, spec.key_attributes), units)]
+    """One item of the table, named by its key or as a whole. Asked several times, it is placed once."""
+    known: list[tuple[Position, float]] = []
+
+    def touches() -> Sequence[tuple[Position, float]]:
+        if not known:
+            known.append((position(key, spec.key_attributes), units))
+        return known
+
+    return touches
 
 
 def joined(maps: Iterable[TouchMap]) -> TouchMap:

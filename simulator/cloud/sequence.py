@@ -29,7 +29,9 @@ _LEAD_SHIFT = 184
 _MASK_36 = (1 << 36) - 1
 _MASK_64 = (1 << 64) - 1
 
+# What a sequence number grows by from one record, and from one second, to the next.
 SEQ_STEP = 1 << _SEQ_SHIFT
+TIME_STEP = 1 << _TIME_SHIFT
 SEQ_IX_END = 0x7FFF_FFFF_FFFF_FFFF
 
 

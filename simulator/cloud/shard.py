@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from simulator.cloud import limits
 from simulator.cloud.limits import EPSILON, KIB, LimitSettings, TokenBucket
-from simulator.cloud.sequence import SEQ_IX_END, SequenceNumber
+from simulator.cloud.sequence import SEQ_IX_END, SEQ_STEP, TIME_STEP, SequenceNumber
 from simulator.cloud.shard_log import ShardLog
 
 
@@ -76,6 +76,7 @@ class Shard:
         self.created_at = now
         # AWS's children begin a second after their reshard, as kinesalite's author recorded.
         self.created_s = int(now) + (parent is not None)
+        self._number_base = SequenceNumber(self.created_s, index, 0, 0).to_int()
         self.closed_at: float | None = None
         self.log = ShardLog()
         self.settings = settings
@@ -183,7 +184,8 @@ class Shard:
 
     def sequence_number(self, position: int, arrival_ms: int) -> str:
         """The sequence number of the record stored at ``position``."""
-        return str(SequenceNumber(self.created_s, self.index, position + 1, arrival_ms // 1000))
+        # As SequenceNumber(created_s, index, position + 1, arrival_s), of which only the last two differ by record.
+        return str(self._number_base + (position + 1) * SEQ_STEP + arrival_ms // 1000 * TIME_STEP)
 
     def position_number(self, position: int, now: float) -> str:
         """The sequence number after which ``position`` is the next record."""

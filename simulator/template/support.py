@@ -1,4 +1,4 @@
-"""Which resource types and properties have behaviour here, which are ignored, which are not there yet.
+"""Which resource types and properties have behaviour here, and which are ignored.
 
 A property of a supported resource is in one of three tables: :data:`UNDERSTOOD`, :data:`IGNORED` (listed to the user
 with its reason), or neither, which is an error: silence about a setting that changes behaviour would be a wrong answer.
