@@ -203,7 +203,7 @@ def cloud(
     empty: Annotated[bool, _flag("--empty", env="EMPTY", help="Start without the template's resources.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the embedded AWS until Ctrl-C: Kinesis and DynamoDB with their limits, the rest by moto."""
+    """Run the embedded AWS until Ctrl-C: Kinesis, DynamoDB and CloudWatch with their limits, the rest by moto."""
     from simulator.cloud.server import CloudProcess
     from simulator.target import TargetError, local_target, provision
 

@@ -28,6 +28,7 @@ def timeline(consumed: list[float], provisioned: float = 10.0, policy: ScalingPo
         wanted = tracker.observe(policy, units, provisioned, minute * 60.0)
         if wanted is not None:
             changes.append(f"{minute}:{wanted}")
+            tracker.scaled(out=wanted > provisioned, now=minute * 60.0)
             provisioned = wanted
     return " ".join(changes)
 
@@ -79,11 +80,14 @@ def test_units_stay_within_bounds_and_a_constant_load_settles(
         wanted = tracker.observe(policy, amount, units, minute * 60.0)
         if wanted is not None:
             assert policy.least_units <= wanted <= policy.most_units
+            tracker.scaled(out=wanted > units, now=minute * 60.0)
             units = wanted
     load = consumed[-1] if consumed else 0.0
     for minute in range(60):
         wanted = tracker.observe(policy, load, units, 9000.0 + 60 * minute)
-        units = wanted if wanted is not None else units
+        if wanted is not None:
+            tracker.scaled(out=wanted > units, now=9000.0 + 60 * minute)
+            units = wanted
     assert tracker.observe(policy, load, units, 20_000.0) is None
 
 
@@ -104,6 +108,26 @@ def test_minutes_are_whole_and_policies_that_go_are_forgotten() -> None:
     assert changes == []  # the count began anew
     scaling.evaluate([POLICY], 190.0)
     assert changes == [20]
+
+
+def test_a_change_that_is_refused_is_asked_for_again() -> None:
+    metrics, asked = Metrics(), []
+
+    def refuse(policy: ScalingPolicy, units: int) -> bool:
+        asked.append(units)
+        return False
+
+    scaling = AutoScaling(metrics, lambda policy: 10.0, refuse)
+    for minute in range(17):
+        scaling.evaluate([POLICY], 60.0 * minute)
+    assert asked == [5, 5, 5]  # decreases are limited a day: the fifteenth idle minute and every one after it
+
+
+def test_a_low_target_scales_in_and_a_policy_may_not() -> None:
+    low = ScalingPolicy("us-east-1", "races", None, "Write", 1, 100, 20)
+    assert timeline([0.5] * 16, policy=low) == "14:3"
+    only_out = ScalingPolicy("us-east-1", "races", None, "Write", 1, 100, scales_in=False)
+    assert timeline([0.5] * 40, policy=only_out) == ""
 
 
 TEMPLATE = """

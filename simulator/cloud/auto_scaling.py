@@ -24,6 +24,7 @@ from simulator.cloud.metrics import Dimensions, Metrics
 
 PERIOD_S = 60
 SCALE_IN_MARGIN_PERCENT = 20.0
+"""The low alarm is this far below the target, and never below half of it: a target of 20 % could not scale in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,12 @@ class ScalingPolicy:
     target_percent: float = 70.0
     scale_in_cooldown_s: float = 0.0
     scale_out_cooldown_s: float = 0.0
+    scales_in: bool = True
+
+    @property
+    def low_percent(self) -> float:
+        """Below this it is too little."""
+        return max(self.target_percent - SCALE_IN_MARGIN_PERCENT, self.target_percent / 2)
 
     @property
     def dimensions(self) -> Dimensions:
@@ -58,20 +65,22 @@ class Tracker:
         """A minute is over; the units to provision from now on, None for those there are."""
         used_percent = 100 * consumed_per_second / provisioned if provisioned else 0.0
         self._above = self._above + 1 if used_percent > policy.target_percent else 0
-        self._below = self._below + 1 if used_percent < policy.target_percent - SCALE_IN_MARGIN_PERCENT else 0
+        self._below = self._below + 1 if used_percent < policy.low_percent else 0
         wanted = math.ceil(round(consumed_per_second * 100 / policy.target_percent, 6))
         wanted = min(policy.most_units, max(policy.least_units, wanted))
         if self._above >= limits.SCALE_OUT_MINUTES.value and wanted > provisioned:
-            if now - self._scaled_out_at < policy.scale_out_cooldown_s:
-                return None
-            self._scaled_out_at, self._above = now, 0
-            return wanted
-        if self._below >= limits.SCALE_IN_MINUTES.value and wanted < provisioned:
-            if now - max(self._scaled_in_at, self._scaled_out_at) < policy.scale_in_cooldown_s:
-                return None
-            self._scaled_in_at, self._below = now, 0
-            return wanted
+            return wanted if now - self._scaled_out_at >= policy.scale_out_cooldown_s else None
+        if policy.scales_in and self._below >= limits.SCALE_IN_MINUTES.value and wanted < provisioned:
+            cooled = now - max(self._scaled_in_at, self._scaled_out_at) >= policy.scale_in_cooldown_s
+            return wanted if cooled else None
         return None
+
+    def scaled(self, *, out: bool, now: float) -> None:
+        """What :meth:`observe` wanted was done; a change that was refused is wanted again the next minute."""
+        if out:
+            self._scaled_out_at, self._above = now, 0
+        else:
+            self._scaled_in_at, self._below = now, 0
 
 
 class AutoScaling:
@@ -105,6 +114,6 @@ class AutoScaling:
             name = f"Consumed{policy.direction}CapacityUnits"
             points = self._metrics.points(("AWS/DynamoDB", name, policy.dimensions), end - PERIOD_S, end)
             wanted = tracker.observe(policy, sum(point.sum for _, point in points) / PERIOD_S, units, now)
-            if wanted is not None:
-                self._change(policy, wanted)
+            if wanted is not None and self._change(policy, wanted):
+                tracker.scaled(out=wanted > units, now=now)
         self._trackers = known

@@ -13,6 +13,7 @@ credential scope. Any credentials are accepted, none at all are refused as AWS r
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 import uuid
@@ -43,6 +44,7 @@ MAX_REQUEST_BYTES = 64 * 1024 * 1024
 ALARM_INTERVAL_S = 10.0
 
 _SWEEP_S = 10.0
+log = logging.getLogger(__name__)
 
 Headers = dict[str, str]
 Answer = tuple[int, Headers, bytes]
@@ -152,7 +154,11 @@ class Cloud:
             now = self.clock()
             if int(now // PERIOD_S) != minute:
                 minute = int(now // PERIOD_S)
-                await asyncio.get_running_loop().run_in_executor(self._worker, self.scale_tables, now)
+                try:
+                    await asyncio.get_running_loop().run_in_executor(self._worker, self.scale_tables, now)
+                except Exception:
+                    # What a client registered may be anything; retention must go on.
+                    log.exception("auto scaling failed")
 
     def scale_tables(self, now: float) -> None:
         """One minute of auto scaling, and of the streams' retention; on the worker thread."""

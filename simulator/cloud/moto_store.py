@@ -413,6 +413,10 @@ def scaling_policies() -> list[ScalingPolicy]:
                 target = backend.targets.get(policy.scalable_dimension, {}).get(policy.resource_id)
                 if policy.service_namespace != "dynamodb" or not tracking or target is None:
                     continue
+                if target.min_capacity is None or target.max_capacity is None:
+                    continue
+                if any((target.suspended_state or {}).values()):
+                    continue
                 # table/NAME or table/NAME/index/INDEX
                 _, table, *index = policy.resource_id.split("/")
                 direction: Direction = "Read" if "Read" in policy.scalable_dimension else "Write"
@@ -427,6 +431,7 @@ def scaling_policies() -> list[ScalingPolicy]:
                         float(tracking.get("TargetValue", 70)),
                         float(tracking.get("ScaleInCooldown", 0)),
                         float(tracking.get("ScaleOutCooldown", 0)),
+                        not tracking.get("DisableScaleIn", False),
                     )
                 )
     return found

@@ -26,7 +26,7 @@ NO_BEHAVIOUR: Final[tuple[tuple[str, str], ...]] = (
     ("AWS::IAM::", "permissions are not checked here"),
     ("AWS::Cognito::", "identities are not checked here"),
     ("AWS::Logs::", "functions log to this machine"),
-    ("AWS::CloudWatch::", "alarms and dashboards are not simulated"),
+    ("AWS::CloudWatch::", "alarms and dashboards of a template are not made here; PutMetricAlarm makes alarms"),
     ("AWS::KMS::", "nothing is encrypted here"),
     ("AWS::SSM::", "parameters of Systems Manager are not simulated"),
     ("AWS::S3::BucketPolicy", "permissions are not checked here"),
