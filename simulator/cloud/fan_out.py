@@ -16,6 +16,7 @@ from simulator.cloud.errors import AwsError
 from simulator.cloud.limits import LimitSettings, TokenBucket
 from simulator.cloud.shard import Shard
 from simulator.cloud.shard_log import StoredRecord
+from simulator.cloud.stream import key_bytes
 
 HEARTBEAT_S = 5.0
 """Without records an empty event tells MillisBehindLatest every so often (AWS does too; how often is not published)."""
@@ -88,11 +89,10 @@ class Subscription:
         ended = not self.shard.is_open and end >= log.end
         if not records and not ended and now < self._heard_at + HEARTBEAT_S:
             return min(self.ends_at, self._heard_at + HEARTBEAT_S)
-        self._bytes.tokens -= sum(len(record.data) + len(record.partition_key.encode()) for record in records)
+        self._bytes.tokens -= sum(len(record.data) + key_bytes(record.partition_key) for record in records)
         self.position = end
         self._heard_at = now
-        behind = 0 if end >= log.end else max(1, int(now * 1000) - log.arrival_ms_at(end))
-        return Event(records, end, behind, ended)
+        return Event(records, end, self.shard.millis_behind(end, now), ended)
 
 
 @dataclass(slots=True)

@@ -158,7 +158,7 @@ def get_records(kinesis: Kinesis, request: dict[str, Any], now: float) -> _GetRe
     size = sum(len(record.data) + key_bytes(record.partition_key) for record in stored)
     shard.charge_read(size, now)
     end = start + len(stored)
-    answer = _GetRecordsAnswer(_records(stream, shard, stored), _millis_behind(shard, end, now))
+    answer = _GetRecordsAnswer(_records(stream, shard, stored), shard.millis_behind(end, now))
     if shard.is_open or end < shard.log.end:
         answer.NextShardIterator = _iterator(stream, shard, end, now)
     else:
@@ -211,13 +211,6 @@ def _record_get(
     record(NAMESPACE, "OutgoingBytes", shard, size, now)
     record(NAMESPACE, "IteratorAgeMilliseconds", shard, age_ms, now)
     record("Alleycat/Kinesis", "GetRecordsCalls", shard, 1, now)
-
-
-def _millis_behind(shard: Shard, end: int, now: float) -> int:
-    """0 at the tip; otherwise how long ago the next unread record arrived (at least 1)."""
-    if end >= shard.log.end:
-        return 0
-    return max(1, int(now * 1000) - shard.log.arrival_ms_at(end))
 
 
 def _iterator(stream: Stream, shard: Shard, position: int, now: float) -> str:

@@ -88,8 +88,8 @@ def _moto() -> SimpleNamespace:
 
 
 class MotoStore:
-    """A :class:`~simulator.cloud.store.Store`. State lives in moto's own backends, where its DynamoDB Streams
-    find it. All instances of a process share it, as all of moto does."""
+    """A :class:`~simulator.cloud.store.Store`. State lives in moto's own backends. All instances of a
+    process share it, as all of moto does."""
 
     def __init__(self) -> None:
         self._moto = _moto()
@@ -317,7 +317,7 @@ _HOSTS = {"iotdata": "data.iot", "eventbridge": "events", "execute-api": "iot"}
 
 
 class MotoServices:
-    """Every other AWS service (S3, SQS, STS, CloudWatch, DynamoDB Streams, ...) by moto, in-process.
+    """Every other AWS service (S3, SQS, STS, ...) by moto, in-process.
 
     The service is the one that the request is signed for (``Authorization`` header or presigned query);
     unsigned requests go to S3, as for a public object. Any credentials do. Not thread-safe.
@@ -337,8 +337,6 @@ class MotoServices:
         lower = {name.lower(): value for name, value in headers.items()}
         region, service = _signed_for(lower.get("authorization", ""), parts.query)
         host = f"{_HOSTS.get(service, service)}.{region}.amazonaws.com"
-        if lower.get("x-amz-target", "").startswith("DynamoDBStreams_"):
-            host = f"streams.dynamodb.{region}.amazonaws.com"
         aws_url = f"https://{host}{parts.path or '/'}"
         try:
             execute = self._find(aws_url)

@@ -182,6 +182,12 @@ class Shard:
         """The oldest position still readable under the retention period."""
         return max(self.log.first, self.log.position_at(int((now - retention_hours * 3600) * 1000)))
 
+    def millis_behind(self, end: int, now: float) -> int:
+        """0 at the tip; otherwise how long ago the next unread record arrived (at least 1)."""
+        if end >= self.log.end:
+            return 0
+        return max(1, int(now * 1000) - self.log.arrival_ms_at(end))
+
     def sequence_number(self, position: int, arrival_ms: int) -> str:
         """The sequence number of the record stored at ``position``."""
         # As SequenceNumber(created_s, index, position + 1, arrival_s), of which only the last two differ by record.
