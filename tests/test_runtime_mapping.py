@@ -25,6 +25,7 @@ from consumers.runtime import (
     ShardStatistics,
     kinesis_client,
 )
+from consumers.runtime.checkpoints import Checkpoints, ShardCheckpoint
 
 HERE = Path(__file__).with_name("handlers_for_tests")
 ARN = "arn:aws:kinesis:us-east-1:123456789012:stream/alleycat"
@@ -308,6 +309,29 @@ def test_parents_are_drained_before_their_children_are_read(stage: Stage) -> Non
     assert stage.data()[42:] == ["grandchild"]
     statuses = {name: shard.status for name, shard in runtime.statistics().mappings["m"].shards.items()}
     assert statuses == {S0: "finished", S1: "finished", S2: "finished", S3: "reading"}
+
+
+def test_a_parent_that_is_drained_is_no_end_before_its_children_are_known(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = stage.runtime(state_dir=True, start=False)
+    asked: list[bool] = []
+    save = Checkpoints.save
+
+    def save_and_ask(self: Checkpoints, shard_id: str, checkpoint: ShardCheckpoint) -> None:
+        save(self, shard_id, checkpoint)
+        if checkpoint.finished:
+            asked.append(runtime.caught_up(0.0))
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_ask)
+    stage.kinesis.put(S0, "parent")
+    runtime.start()
+    eventually(lambda: shard_of(runtime).sequence_number, "read")
+    stage.kinesis.reshard([S0], [S1])
+    stage.kinesis.put(S1, "child")
+    catch_up(runtime)
+    assert asked == [False]
+    assert stage.data() == ["parent", "child"]
 
 
 def test_a_blocked_parent_holds_its_children_back(stage: Stage) -> None:

@@ -70,7 +70,7 @@ class ShardPoller:
         self._on_finished = on_finished
         self._on_gone = on_gone
         self._lock = Lock()
-        self._is_abandoned = self._is_trimmed = False
+        self._is_abandoned = self._is_trimmed = self._is_finish_told = False
         self._reader: ShardReader | None = None
         self._crashes = self._crashes_in_a_row = self._read_throttles = 0
         self._status = "starting"
@@ -105,6 +105,9 @@ class ShardPoller:
 
     def caught_up(self, since: float) -> bool:
         with self._lock:
+            if self._schedule.checkpoint.finished:
+                # Before the mapping knows of the end, it does not know either that there may be children to ask.
+                return self._is_finish_told
             return self._schedule.caught_up(since)
 
     def statistics(self) -> ShardStatistics:
@@ -137,6 +140,7 @@ class ShardPoller:
                     self._step()
                     if self._status == "finished":
                         self._on_finished(self.shard_id)
+                        self._is_finish_told = True
                         return
                 except Exception as error:
                     self._crashed(error)
