@@ -143,6 +143,44 @@ TRANSACTION_ITEMS = Quota("dynamodb.transaction.max_items", 100, "items", "BC Tr
 TRANSACTION_BYTES = Quota("dynamodb.transaction.max_bytes", 4 * MIB, "bytes", "BC TransactWriteItems")
 ACCOUNT_UNITS = Quota("dynamodb.account.max_units_per_second", 80_000, "units/s", "CAH quotas; told, not enforced")
 
+# -- IoT Core: the message broker (CAH "AWS IoT Core endpoints and quotas", developer guide mqtt.html) ---------
+# Values of the large regions; smaller ones ("select") have 100 connects/s and 2,000 publishes/s an account.
+IOT_CONNECTS = Quota("iot.account.connects_per_second", 3_000, "connects/s", "CAH; older pages say 500")
+IOT_CLIENT_CONNECTS = Quota("iot.client_id.connects_per_second", 1, "connects/s", "CAH")
+IOT_CONNECTIONS = Quota("iot.account.connections", 500_000, "connections", "CAH; told, not enforced", "M")
+IOT_PUBLISH_IN = Quota("iot.account.publish_in_per_second", 20_000, "publishes/s", "CAH; excess discarded")
+IOT_PUBLISH_OUT = Quota(
+    "iot.account.publish_out_per_second", 20_000, "publishes/s", "CAH; deliveries to clients, not to rules"
+)
+IOT_CONNECTION_PUBLISHES = Quota(
+    "iot.connection.publishes_per_second", 100, "publishes/s", "CAH; in and out together, excess discarded"
+)
+IOT_CONNECTION_BYTES = Quota("iot.connection.bytes_per_second", 512 * KIB, "bytes/s", "CAH; delayed, not discarded")
+IOT_PAYLOAD_MAX_BYTES = Quota("iot.publish.payload_max_bytes", 128 * KIB, "bytes", "CAH; the connection is closed")
+IOT_PACKET_MAX_BYTES = Quota("iot.mqtt5.packet_max_bytes", 146 * KIB, "bytes", "CAH mqtt5")
+IOT_TOPIC_MAX_BYTES = Quota("iot.topic.max_bytes", 256, "bytes", "CAH; UTF-8")
+IOT_TOPIC_MAX_SLASHES = Quota("iot.topic.max_slashes", 7, "slashes", "CAH; the levels $aws/rules/NAME/ not counted")
+IOT_CLIENT_ID_MAX_BYTES = Quota("iot.client_id.max_bytes", 128, "bytes", "CAH; UTF-8")
+IOT_IN_FLIGHT = Quota("iot.connection.in_flight", 100, "messages", "CAH; unacknowledged at QoS 1, each way")
+IOT_SUBSCRIPTIONS = Quota("iot.connection.subscriptions", 50, "subscriptions", "CAH")
+IOT_TOPICS_PER_SUBSCRIBE = Quota("iot.subscribe.max_topics", 8, "topics", "CAH")
+IOT_SUBSCRIBES = Quota("iot.account.subscribes_per_second", 3_000, "subscriptions/s", "CAH; older pages say 500")
+IOT_KEEP_ALIVE_MIN_SECONDS = Quota("iot.keep_alive.min_seconds", 30, "s", "CAH; less counts as 30")
+IOT_KEEP_ALIVE_MAX_SECONDS = Quota("iot.keep_alive.max_seconds", 1_200, "s", "CAH; 0 and more count as 1,200")
+IOT_SESSION_SECONDS = Quota("iot.session.expiry_seconds", 3_600, "s", "CAH; adjustable up to 7 days")
+IOT_STORED_PER_SECOND = Quota("iot.session.stored_messages_per_second", 10, "messages/s", "CAH; after a reconnect")
+IOT_SHARED_STORED_PER_SECOND = Quota(
+    "iot.session.shared_stored_messages_per_second", 20, "messages/s", "CAH; told, all sessions get 10"
+)
+IOT_QUEUED = Quota("iot.account.queued_per_second", 500, "messages/s", "CAH; for sessions that are away")
+IOT_REDELIVERY_SECONDS = Quota("iot.qos1.redelivery_for_seconds", 3_600, "s", "CAH; MQTT 3.1.1: up to an hour")
+IOT_RETAINED = Quota("iot.account.retained_per_second", 500, "publishes/s", "CAH")
+IOT_RETAINED_TOPIC = Quota("iot.topic.retained_per_second", 1, "publishes/s", "CAH")
+IOT_TOPIC_ALIASES = Quota("iot.mqtt5.topic_aliases", 8, "aliases", "CAH mqtt5")
+IOT_USER_PROPERTIES_BYTES = Quota("iot.mqtt5.user_properties_max_bytes", 8 * KIB, "bytes", "CAH mqtt5")
+IOT_MESSAGE_EXPIRY_SECONDS = Quota("iot.mqtt5.message_expiry_max_seconds", 604_800, "s", "CAH mqtt5: 7 days")
+IOT_WEBSOCKET_SECONDS = Quota("iot.websocket.max_seconds", 86_400, "s", "CAH protocols: 24 hours")
+
 QUOTAS: tuple[Quota, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Quota))
 
 
@@ -158,6 +196,8 @@ class LimitSettings:
     ``stream_transition_seconds`` is how long it stays CREATING and DELETING, and a consumer CREATING; on AWS some
     seconds, here none unless asked for, so that tests need no waiters. ``control_rate_factor`` scales the rates of
     the control plane. ``dynamodb_split_seconds`` is how long a partition is refused before it is split for heat.
+    ``iot_burst_seconds`` is the depth of IoT Core's buckets in seconds of their rate; ``iot_redelivery_seconds`` how
+    long a message of QoS 1 to an MQTT 3.1.1 client waits for its PUBACK before it is sent again. AWS publishes neither.
     """
 
     enforced: bool = True
@@ -168,6 +208,8 @@ class LimitSettings:
     control_rate_factor: float = 1.0
     dynamodb_burst_seconds: float = BURST_SECONDS.value
     dynamodb_split_seconds: float = 300.0
+    iot_burst_seconds: float = 1.0
+    iot_redelivery_seconds: float = 10.0
 
 
 def with_settings(given: Sequence[str], settings: LimitSettings | None = None) -> LimitSettings:
