@@ -215,6 +215,8 @@ class Fleet:
             if device.link is Link.UP:
                 self._fill(device, now, publish)
         self._touched.clear()
+        if drop:
+            publish = [one for one in publish if one.at is _At.IN_FLIGHT]
         return Todo(drop, publish, self._take_connects(now))
 
     def next_wake(self, now: float) -> float | None:
@@ -247,10 +249,10 @@ class Fleet:
         self.queued_count += 1
         if len(device.waiting) + len(device.in_flight) > self._max_queued:
             self._lose_waiting(device.waiting.popleft(), QUEUE_FULL)
-        if device.waiting and (device.link is not Link.UP or len(device.in_flight) >= self._max_in_flight):
-            self._watch(one)
-        else:
+        if device.link is Link.UP and len(device.waiting) + len(device.in_flight) <= self._max_in_flight:
             self._touched[device] = None
+        else:
+            self._watch(one)
 
     def _watch(self, one: Publish) -> None:
         """Be there when a waiting record passes its deadline."""
@@ -270,8 +272,6 @@ class Fleet:
             self.in_flight_count += 1
             self._send(one, now)
             publish.append(one)
-        for one in waiting:
-            self._watch(one)
 
     def _send(self, one: Publish, now: float) -> None:
         self.published += 1
