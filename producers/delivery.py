@@ -21,6 +21,8 @@ REJECTED: Final = "rejected"
 """Lost: the record is not valid, or the service refuses every call."""
 INTERRUPTED: Final = "interrupted"
 """Lost: the producer was closed without draining."""
+QUEUE_FULL: Final = "queue_full"
+"""Lost: its device was offline or not acknowledged for longer than its queue could hold; the oldest goes first."""
 
 RECORD_MAX_BYTES: Final = 1024 * 1024
 """Data before base64 plus partition key in UTF-8 (AWS, PutRecords; streams can opt in to more)."""

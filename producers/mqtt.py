@@ -1,0 +1,737 @@
+"""MQTT producers: one connection a device, and a word for every record. This one is on ``aiomqtt`` (MQTT 3.1.1).
+
+::
+
+    async with MqttProducer(url="mqtt://127.0.0.1:1883", topic="alleycat-publish", devices=racer_ids) as producer:
+        await producer.put_many(records)
+    print(producer.statistics().ledger)
+
+It is used as :class:`producers.KinesisProducer` is; ``order_key`` of a record names the device that publishes it.
+:mod:`producers.device` decides; :class:`DeviceProducer` gives it the time, does what it says and tells it what came
+of that; :class:`MqttProducer` and :class:`producers.iot_device.IotDeviceProducer` put a client library below.
+
+**QoS 1** is delivered when the broker's PUBACK came. AWS IoT Core discards what is beyond its limits without a word,
+so no PUBACK within ``ack_timeout_s`` means to publish again, and consumers must take a record twice. **QoS 0** is
+delivered as far as a producer can know when the socket took it: what the network or a broker's limits lost then is
+known to the receiver alone, so a ledger of QoS 0 must be compared with what arrived.
+
+Choices, measured on CPython 3.11 and one core of two with 1,000 devices at a message a second, QoS 1:
+
+* A publish is a task of its own, because a publish that is not acknowledged keeps waiting (a late PUBACK counts)
+  while the next one is made. A long-lived task a device and a queue costs the same: 0.16 ms a message either way,
+  nearly all of it paho's and aiomqtt's. aiomqtt's own timeout is not used: it would be a second task a message.
+* One timer for all devices, set for when something is due.
+* aiomqtt looks after each connection once a second, 13 µs each time, or 6 % of a core for 5,000 connections. Here
+  that is done a few times within the keep-alive time, which is what it is for.
+* A client is used for one connection. paho keeps what was not acknowledged and would publish it again on its own.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import contextlib
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import aiomqtt
+import paho.mqtt.client as paho
+
+from producers.delivery import INTERRUPTED, REJECTED, Record, Samples, checked_sizes
+from producers.device import MAX_UNACKNOWLEDGED, Device, Fleet, Publish
+from producers.errors import ConfigurationError, ProducerClosed, ProducerError
+from producers.kinesis import Latencies
+from producers.mqtt_settings import (
+    KEEP_ALIVE_MAX_S,
+    PAYLOAD_MAX_BYTES,
+    Broker,
+    BrokerUnreachable,
+    DeviceRefused,
+    MqttStatistics,
+    TlsSettings,
+    Will,
+    check_topic,
+    client_ids_of,
+    topics_of,
+)
+from producers.spool import Spool
+
+CONNECTS_PER_S = 3000.0
+"""CONNECTs a second of an AWS account (AWS IoT Core, message broker limits; 100 in the smaller regions)."""
+_GRACE_S = 0.5
+"""How long an undrained close waits for acknowledgements, and a client for its DISCONNECT to leave."""
+_LEAVE_S = 5.0
+_LEAVING_TOGETHER = 100
+_BROKER_UNWELL = (3, 136, 137)
+"""Server unavailable (MQTT 3.1.1, and as paho translates it), server busy: not the client's fault."""
+_NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
+class DeviceProducer(abc.ABC):
+    """What MQTT producers have in common. An async context manager: entering connects, leaving drains.
+
+    :param url: ``mqtt://host:port``, ``mqtts://`` (TLS), ``ws://host:port/path``, ``wss://`` (MQTT over WebSocket).
+    :param devices: who may publish: the values of ``Record.order_key``, or a mapping of them to a topic each.
+    :param topic: what devices publish to that have none of their own.
+    :param qos: 0 or 1; AWS IoT Core has no 2.
+    :param client_id: of a device, or a prefix to put before it.
+    :param connect_rate_per_s: CONNECTs a second, of all devices together.
+    :param keep_alive_s: up to 1,200 s; a connection that is silent for longer is probed, and ended without an answer.
+    :param will: what the broker publishes for devices that vanish; or a function of the device.
+    :param max_in_flight: unacknowledged records of a device. With 1 its records arrive in order.
+    :param max_queued_per_device: records of a device that may be due and not settled. Of more, the oldest that is
+        not in flight is lost, reason ``queue_full``.
+    :param max_buffered_records: what may be outstanding before :meth:`put_many` waits; by default twice what all the
+        devices' queues hold, and at least 50,000.
+    :param deadline_s: a record not acknowledged so long after it was due is lost, reason ``deadline``. One that was
+        published shortly before gets ``ack_timeout_s`` for its answer.
+    :param ack_timeout_s: without a PUBACK for so long a record is published again.
+    :param connect_timeout_s: after this an attempt to connect is given up.
+    :param spool: file to append lost records to (:mod:`producers.spool`).
+    :param tls: for ``mqtts`` and ``wss``.
+    :param clean_session: whether the broker is to forget a device when it leaves.
+    :param clock: seconds since the epoch.
+    :param rng: for the jitter of back-offs.
+
+    Entering connects one device and raises :class:`EndpointUnreachable`, :class:`AccessRefused` or
+    :class:`ConfigurationError` when that fails; then it gives each other device one attempt. Devices that fail
+    then or later connect again, with full-jitter back-off of up to 30 s and at most once a second each. Leaving by
+    an exception does not drain.
+    """
+
+    _reconnects = True
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        devices: Sequence[Hashable] | Mapping[Hashable, str],
+        url: str = "mqtt://127.0.0.1:1883",
+        qos: int = 1,
+        client_id: str | Callable[[Hashable], str] = "alleycat-",
+        connect_rate_per_s: float = CONNECTS_PER_S,
+        keep_alive_s: int = 60,
+        will: Will | Callable[[Hashable], Will] | None = None,
+        max_in_flight: int = 1,
+        max_queued_per_device: int = 120,
+        max_buffered_records: int | None = None,
+        deadline_s: float = 60.0,
+        ack_timeout_s: float = 5.0,
+        connect_timeout_s: float = 5.0,
+        spool: str | Path | None = None,
+        tls: TlsSettings | None = None,
+        clean_session: bool = True,
+        username: str | None = None,
+        password: str | None = None,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        if qos not in (0, 1):
+            raise ConfigurationError(f"qos must be 0 or 1 (AWS IoT Core has no QoS 2), not {qos!r}")
+        _within("connect_rate_per_s", connect_rate_per_s, 0.001, 1e6)
+        _within("keep_alive_s", keep_alive_s, 5, KEEP_ALIVE_MAX_S)
+        _within("max_in_flight", max_in_flight, 1, MAX_UNACKNOWLEDGED)
+        _within("max_queued_per_device", max_queued_per_device, 1, math.inf)
+        _within("deadline_s", deadline_s, 0.001, 86_400 * 365)
+        _within("ack_timeout_s", ack_timeout_s, 0.001, 3600)
+        _within("connect_timeout_s", connect_timeout_s, 0.001, 3600)
+        if password is not None and username is None:
+            raise ConfigurationError("a password needs a username (MQTT 3.1.1)")
+        self.broker = Broker.of(url)
+        if tls is not None and not self.broker.tls:
+            raise ConfigurationError(f"tls is given, but {url!r} is not encrypted: use mqtts:// or wss://")
+        self.tls = tls or TlsSettings()
+        self.tls.check()
+        topics = topics_of(devices, topic)
+        self.client_ids = client_ids_of(list(topics), client_id)
+        self.qos = qos
+        self._wills = {device: will(device) if callable(will) else will for device in topics} if will else {}
+        for one in set(self._wills.values()):
+            check_topic("the will's topic", one.topic)
+            if one.qos not in (0, 1):
+                raise ConfigurationError(f"the will's qos must be 0 or 1, not {one.qos!r}")
+        room = max_buffered_records or max(50_000, 2 * len(topics) * max_queued_per_device)
+        _within("max_buffered_records", room, 1, math.inf)
+        self._max_buffered_records = room
+        self._connect_rate_per_s = connect_rate_per_s
+        self._keep_alive_s = keep_alive_s
+        self._ack_timeout_s = ack_timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._clean_session = clean_session
+        self._username = username
+        self._password = password
+        self._clock = clock
+        self._spool = Spool(spool) if spool is not None else None
+        self._spool_problem: str | None = None
+        self._fleet = Fleet(
+            topics,
+            qos=qos,
+            max_in_flight=max_in_flight,
+            max_queued=max_queued_per_device,
+            ack_timeout_s=ack_timeout_s,
+            deadline_s=deadline_s,
+            connect_rate_per_s=connect_rate_per_s,
+            rng=rng or random.Random(),
+            reconnects=self._reconnects,
+            on_lost=self._lost,
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._progress = asyncio.Event()
+        self._waiters = 0
+        self._turn = asyncio.Lock()
+        # Devices that have not yet been connected or failed to; the first one's failure is the producer's.
+        self._untried: set[Hashable] = set()
+        self._first_failure: ProducerError | None = None
+        self._error: ProducerError | None = None
+        self._told = False
+        self._entered = False
+        self._open = False
+        self._stopping = False
+
+    # -- what a client library does --------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _prepare(self) -> None:
+        """Get ready to connect. :raises ConfigurationError: for files that are not what they should be."""
+
+    @abc.abstractmethod
+    def _connect(self, device: Device) -> None:
+        """Start to connect; calls :meth:`_connected` or :meth:`_connect_failed`, and later :meth:`_disconnected`."""
+
+    @abc.abstractmethod
+    def _publish(self, one: Publish) -> None:
+        """Start to publish; calls ``departed`` of the fleet and then :meth:`_acked`."""
+
+    @abc.abstractmethod
+    def _drop(self, device: Device) -> None:
+        """End the device's connection without a word, and tell nothing of it."""
+
+    @abc.abstractmethod
+    async def _leave(self) -> None:
+        """Send DISCONNECT for every device and wait until it left."""
+
+    @abc.abstractmethod
+    async def _shut_down(self) -> None:
+        """End everything that :meth:`_leave` did not, without waiting for anyone else."""
+
+    # -- lifecycle -------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise ProducerClosed("a producer is opened once; make another one")
+        self._entered = True
+        self._prepare()
+        keys = list(self._fleet.devices)
+        try:
+            await self._attempt(keys[:1])
+            if self._first_failure is not None:
+                raise self._first_failure
+            # A broker that stops answering now must not keep everyone else waiting: stragglers go on connecting.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._connect_timeout_s + len(keys) / min(self._connect_rate_per_s, 200.0)):
+                    await self._attempt(keys[1:])
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            self._stop()
+            await self._shut_down()
+            raise
+        self._open = True
+        return self
+
+    async def _attempt(self, keys: Sequence[Hashable]) -> None:
+        """Until each of ``keys`` is connected or has failed to."""
+        self._untried.update(keys)
+        self._fleet.start(self._clock(), keys)
+        self._pump()
+        while self._untried:
+            await self._wait()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:
+            self._told = True
+            await self.close(drain=False)
+
+    async def close(self, *, drain: bool = True) -> None:
+        """Stop taking records; deliver or lose what is left; disconnect.
+
+        :param drain: go on until every record is delivered or past its deadline. Otherwise what is in flight gets
+            half a second for its acknowledgement, and the rest is lost with reason ``interrupted``. Cancelling a
+            drain does the same.
+        """
+        if not self._open:
+            return
+        self._open = False
+        try:
+            if drain:
+                await self._settled()
+        finally:
+            try:
+                self._stop()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_GRACE_S):
+                        while self._fleet.in_flight_count:
+                            await self._wait()
+                self._fleet.abandon(INTERRUPTED)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LEAVE_S):
+                        await self._leave()
+            finally:
+                self._fleet.abandon(INTERRUPTED)
+                self._wake_waiters()
+                await self._shut_down()
+        self._tell()
+
+    def _stop(self) -> None:
+        """Nothing new goes out."""
+        self._stopping = True
+        self._stop_timer()
+
+    # -- in --------------------------------------------------------------------------------------------
+
+    async def put(self, record: Record) -> None:
+        """:meth:`put_many` of one record."""
+        await self.put_many((record,))
+
+    async def put_many(self, records: Sequence[Record]) -> None:
+        """Take over ``records``; wait while ``max_buffered_records`` are outstanding. Callers are served in turn.
+
+        A record of more than 128 KiB is counted lost, reason ``rejected``: AWS IoT Core would end the connection.
+        When the call is cancelled while it waits, what was not yet taken over is counted lost: every record ends in
+        the ledger.
+
+        :raises ProducerClosed: before anything is taken, as is the error of a producer that has failed.
+        :raises TypeError: for data that is not bytes; nothing is taken.
+        :raises ValueError: for an ``order_key`` that is none of the devices, or a due time that is not finite;
+            nothing is taken.
+        """
+        self._check_open()
+        if not records:
+            return
+        checked_sizes(records)
+        strangers = {record.order_key for record in records} - self._fleet.devices.keys()
+        if strangers:
+            raise ValueError(f"order_key {next(iter(strangers))!r} of a record is none of this producer's devices")
+        records = self._valid(records)
+        if not self._turn.locked() and self._room() >= len(records):
+            self._fleet.add(records)
+            self._pump()
+            return
+        taken = 0
+        try:
+            async with self._turn:
+                while taken < len(records):
+                    room = self._room()
+                    if room <= 0:
+                        await self._wait()
+                        self._check_open()
+                        continue
+                    part = records[taken : taken + room]
+                    self._fleet.add(part)
+                    taken += len(part)
+                    self._pump()
+        except BaseException as error:
+            self._fleet.lose_unseen(records[taken:], REJECTED if error is self._error else INTERRUPTED)
+            raise
+
+    def _valid(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Those that a broker takes; the others are rejected."""
+        large = [record for record in records if len(record.data) > PAYLOAD_MAX_BYTES]
+        if not large:
+            return records
+        self._fleet.last_problem = (
+            f"a payload has at most {PAYLOAD_MAX_BYTES:,} bytes, one of device {large[0].order_key!r} "
+            f"has {len(large[0].data):,}"
+        )
+        self._fleet.lose_unseen(large, REJECTED)
+        return [record for record in records if len(record.data) <= PAYLOAD_MAX_BYTES]
+
+    def _room(self) -> int:
+        return self._max_buffered_records - self._fleet.outstanding
+
+    async def flush(self) -> None:
+        """Wait until nothing is outstanding: all that was put is delivered or lost. Nothing is sent before it is
+        due."""
+        self._check_open()
+        await self._settled()
+        self._tell()
+
+    # -- out -------------------------------------------------------------------------------------------
+
+    def statistics(self) -> MqttStatistics:
+        """Counts as of now; also after the producer was closed."""
+        fleet = self._fleet
+        return MqttStatistics(
+            ledger=fleet.ledger.copy(),
+            connected=fleet.connected_count,
+            connecting=fleet.connecting_count,
+            disconnects=fleet.disconnects,
+            reconnects=fleet.reconnect_count,
+            published=fleet.published,
+            in_flight=fleet.in_flight_count,
+            queued=fleet.queued_count,
+            throttled_by_shard=_NOTHING,
+            last_problem=fleet.last_problem,
+            spool_problem=self._spool_problem,
+        )
+
+    def latencies(self) -> Latencies:
+        """Exact percentiles; O(n) in the number of records so far."""
+        lateness, accepted = self._fleet.samples
+        return Latencies(lateness.percentiles(), accepted.percentiles())
+
+    @property
+    def samples(self) -> tuple[Samples, Samples]:
+        """All latencies, as in :class:`Latencies`, for :func:`producers.percentiles_of` over several producers."""
+        return self._fleet.samples
+
+    # -- the pump --------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Do what is to be done now and set the timer for the rest."""
+        if self._stopping or self._pumping:
+            return
+        # A library may tell of a failure from within what is asked of it here.
+        self._pumping = True
+        try:
+            now = self._clock()
+            lost_before = self._fleet.ledger.lost
+            todo = self._fleet.take(now)
+            for device in todo.drop:
+                self._drop(device)
+            for one in todo.publish:
+                self._publish(one)
+            for device in todo.connect:
+                self._connect(device)
+        finally:
+            self._pumping = False
+        self._set_timer(now)
+        if self._fleet.ledger.lost != lost_before:
+            self._wake_waiters()
+
+    def _set_timer(self, now: float) -> None:
+        wake = self._fleet.next_wake(now)
+        if wake is None:
+            self._stop_timer()
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(0.0, wake - now)
+        # A timer that fires early costs less than replacing it; a wall clock that is set must not move it far.
+        if self._timer is not None and self._timer.when() <= at:
+            return
+        self._stop_timer()
+        self._timer = loop.call_at(at, self._timer_fired)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._pump()
+
+    # -- what the client library tells -----------------------------------------------------------------
+
+    def _connected(self, device: Device) -> None:
+        self._fleet.connected(device, self._clock())
+        self._tried(device)
+        self._pump()
+
+    def _connect_failed(self, device: Device, problem: str, error: ProducerError) -> None:
+        """``error`` is what entering raises if this was the first attempt of all."""
+        if not self._open and self._fleet.connected_count == 0 and device.connected_at is None:
+            self._first_failure = self._first_failure or error
+        self._fleet.connect_failed(device, problem, self._clock())
+        self._tried(device)
+        self._pump()
+
+    def _disconnected(self, device: Device, problem: str) -> None:
+        self._fleet.disconnected(device, problem, self._clock())
+        self._pump()
+        self._wake_waiters()
+
+    def _acked(self, one: Publish) -> None:
+        if self._fleet.acked(one, self._clock()):
+            self._pump()
+        if self._waiters:
+            self._wake_waiters()
+
+    def _unreachable(self, problem: str) -> BrokerUnreachable:
+        return BrokerUnreachable(self.broker.url, problem)
+
+    def _refused(self, device: Device, code: str, status: int) -> DeviceRefused:
+        return DeviceRefused(self.broker.url, self.client_ids[device.key], code, status)
+
+    def _tried(self, device: Device) -> None:
+        self._untried.discard(device.key)
+        if not self._untried:
+            self._wake_waiters()
+
+    # -- endings ---------------------------------------------------------------------------------------
+
+    def _lost(self, records: Sequence[Record], reason: str) -> None:
+        if self._spool is not None:
+            try:
+                self._spool.append(records, reason)
+            except OSError as error:
+                self._spool_problem = f"{self._spool.path}: {error.strerror or error}"
+
+    def _fail(self, error: BaseException) -> None:
+        """Something that nobody foresaw: better a producer that stops than one that waits for ever."""
+        if self._error is None:
+            self._error = error if isinstance(error, ProducerError) else ProducerError(f"the producer broke: {error!r}")
+            self._first_failure = self._error
+            self._untried.clear()
+            self._stop()
+            self._fleet.abandon(REJECTED)
+            self._wake_waiters()
+
+    async def _settled(self) -> None:
+        """Until nothing is outstanding."""
+        while self._fleet.outstanding:
+            await self._wait()
+
+    async def _wait(self) -> None:
+        self._waiters += 1
+        try:
+            await self._progress.wait()
+        finally:
+            self._waiters -= 1
+
+    def _wake_waiters(self) -> None:
+        # Everyone who waits looks for himself whether it was this that he waited for.
+        self._progress.set()
+        self._progress.clear()
+
+    def _check_open(self) -> None:
+        if self._error is not None:
+            self._told = True
+            raise self._error
+        if not self._open:
+            raise ProducerClosed(f"the producer of {self.broker.url} is not open: put records inside `async with`")
+
+    def _tell(self) -> None:
+        if self._error is not None and not self._told:
+            self._told = True
+            raise self._error
+
+
+class MqttProducer(DeviceProducer):
+    """Publishes with ``aiomqtt``. For parameters and errors see :class:`DeviceProducer`."""
+
+    def _prepare(self) -> None:
+        self._context = self.tls.context(self.broker) if self.broker.tls else None
+        self._clients: dict[Device, _Client] = {}
+        self._lives: dict[Device, asyncio.Task[None]] = {}
+        # Tasks of connections and publishes that may still be on their way out.
+        self._ends: set[asyncio.Task[None]] = set()
+
+    def _connect(self, device: Device) -> None:
+        life = asyncio.get_running_loop().create_task(
+            self._live(device), name=f"MQTT connection {self.client_ids[device.key]}"
+        )
+        self._lives[device] = life
+        life.add_done_callback(self._life_done)
+
+    def _life_done(self, life: asyncio.Task[None]) -> None:
+        if not life.cancelled() and (error := life.exception()) is not None:
+            self._fail(error)
+
+    async def _live(self, device: Device) -> None:
+        """One connection, from CONNECT to its end."""
+        client = self._client(device)
+        try:
+            try:
+                await client.__aenter__()
+            except aiomqtt.MqttCodeError as error:
+                code, status = _reason(error)
+                self._connect_failed(device, f"CONNECT was refused: {code}", self._refusal(device, code, status))
+                return
+            except (aiomqtt.MqttError, OSError, ValueError) as error:
+                problem = "no CONNACK came" if str(error) == "Operation timed out" else str(error)
+                self._connect_failed(device, problem, self._unreachable(problem))
+                return
+            self._clients[device] = client
+            self._connected(device)
+            problem = "the connection ended"
+            try:
+                # Nothing is subscribed to: this is how aiomqtt tells that the connection ended.
+                async for _ in client.messages:
+                    pass
+            except aiomqtt.MqttError as error:
+                problem = str(error.__cause__ or error)
+            if self._clients.get(device) is client:
+                del self._clients[device]
+                self._disconnected(device, f"device {device.key!r}: {problem}")
+        finally:
+            client.drop()
+            if self._lives.get(device) is asyncio.current_task():
+                del self._lives[device]
+
+    def _refusal(self, device: Device, code: str, status: int) -> ProducerError:
+        if status in _BROKER_UNWELL:
+            return self._unreachable(code)
+        return self._refused(device, code, status)
+
+    def _client(self, device: Device) -> _Client:
+        will = self._wills.get(device.key)
+        broker = self.broker
+        return _Client(
+            broker.host,
+            broker.port,
+            identifier=self.client_ids[device.key],
+            username=self._username,
+            password=self._password,
+            will=aiomqtt.Will(will.topic, will.payload, will.qos, will.retain) if will else None,
+            clean_session=self._clean_session,
+            transport="websockets" if broker.websocket else "tcp",
+            websocket_path=broker.path if broker.websocket else None,
+            timeout=self._connect_timeout_s,
+            keepalive=self._keep_alive_s,
+            max_inflight_messages=MAX_UNACKNOWLEDGED,
+            tls_context=self._context,
+        )
+
+    def _publish(self, one: Publish) -> None:
+        client = self._clients.get(one.device)
+        if client is None:
+            return
+        task = asyncio.get_running_loop().create_task(self._send(client, one))
+        client.sends.add(task)
+        task.add_done_callback(client.sends.discard)
+
+    async def _send(self, client: _Client, one: Publish) -> None:
+        self._fleet.departed(one, self._clock())
+        try:
+            await client.publish(one.device.topic, one.record.data, self.qos, timeout=math.inf)
+        except aiomqtt.MqttError as error:
+            # The connection is about to be found dead; if it is not, the acknowledgement's timer goes off.
+            self._fleet.last_problem = str(error)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._acked(one)
+
+    def _drop(self, device: Device) -> None:
+        client = self._clients.pop(device, None)
+        if client is not None:
+            client.drop()
+        life = self._lives.pop(device, None)
+        if life is not None:
+            life.cancel()
+            self._ends.add(life)
+            life.add_done_callback(self._ends.discard)
+
+    async def _leave(self) -> None:
+        clients = list(self._clients.values())
+        self._clients.clear()
+        for start in range(0, len(clients), _LEAVING_TOGETHER):
+            together = clients[start : start + _LEAVING_TOGETHER]
+            await asyncio.gather(*(client.leave() for client in together))
+
+    async def _shut_down(self) -> None:
+        tasks = [*self._lives.values(), *self._ends]
+        for device in list(self._lives):
+            self._drop(device)
+        if tasks:
+            await asyncio.wait(tasks, timeout=_GRACE_S)
+        # For the tasks within aiomqtt that were cancelled just now.
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+class _Client(aiomqtt.Client):
+    """aiomqtt's client, with two changes: it can be dropped in any state, and it is looked after less often.
+
+    aiomqtt keeps the socket, its reader and a task when the CONNACK never comes or when connecting is cancelled;
+    thousands of devices that meet a broker in trouble would leak as many sockets. The attributes with underscores
+    that are used here are aiomqtt's and paho's own.
+    """
+
+    _in_thread = False
+    _dropped = False
+
+    def __init__(self, *arguments: object, **settings: object) -> None:
+        super().__init__(*arguments, **settings)  # type: ignore[arg-type]
+        self._gate = threading.Lock()
+        self.sends: set[asyncio.Task[None]] = set()
+        self.pending_calls_threshold = 2 * MAX_UNACKNOWLEDGED
+        self._client.connect_timeout = self.timeout
+        self._look_every_s = max(1.0, self._keepalive / 4)
+
+    def _client_connect(self) -> None:
+        """Runs in a thread, which nobody can cancel."""
+        with self._gate:
+            if self._dropped:
+                raise OSError("the connection was given up")
+            self._in_thread = True
+        try:
+            super()._client_connect()
+        finally:
+            with self._gate:
+                self._in_thread = False
+                dropped = self._dropped
+            if dropped:
+                # After the callbacks that register the socket with the loop.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._close_socket)
+
+    def _on_disconnect(  # type: ignore[no-untyped-def]
+        self, client, userdata, flags, reason_code, properties=None
+    ) -> None:
+        """aiomqtt waits for a CONNACK to the end of its timeout, also when the broker closed the connection."""
+        if not self._connected.done() and not self._dropped:
+            self._connected.set_exception(
+                aiomqtt.MqttError(
+                    "the broker closed the connection instead of sending CONNACK; does it want another "
+                    "certificate, or does its policy forbid this client id?"
+                )
+            )
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+
+    async def _misc_loop(self) -> None:
+        while self._client.loop_misc() == paho.MQTT_ERR_SUCCESS:
+            await asyncio.sleep(self._look_every_s)
+
+    async def leave(self) -> None:
+        """Send DISCONNECT, so that the broker does not publish the will."""
+        self.timeout = _GRACE_S
+        with contextlib.suppress(aiomqtt.MqttError):
+            await self.__aexit__(None, None, None)
+
+    def drop(self) -> None:
+        """Close the socket now and forget what is not acknowledged."""
+        with self._gate:
+            self._dropped = True
+            if not self._in_thread:
+                self._close_socket()
+        for task in self.sends:
+            task.cancel()
+
+    def _close_socket(self) -> None:
+        self._client._sock_close()
+
+
+def _reason(error: aiomqtt.MqttCodeError) -> tuple[str, int]:
+    """Name and number of a CONNACK's return code."""
+    reason = error.rc
+    if isinstance(reason, int):
+        return paho.connack_string(reason), reason
+    return str(reason), reason.value if reason is not None else -1
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigurationError(f"{name} must be from {low:,} to {high:,}, not {value!r}")
