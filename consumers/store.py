@@ -283,6 +283,34 @@ def results_text(results: Mapping[int, int]) -> str:
     return "{" + ",".join([f'"{racer}":{decimal_text(results[racer])}' for racer in sorted(results)]) + "}"
 
 
+@dataclass(frozen=True, slots=True)
+class Results:
+    """A results item as a table's stream has it: outputs in hundredths by racer id."""
+
+    race_id: int
+    class_id: int
+    ts_ms: int
+    best: Mapping[int, int]
+
+
+def results_of(image: _Item) -> Results | None:
+    """The results item in ``image`` (DynamoDB JSON); None for an item of another kind.
+
+    Raises :class:`StoreError` for one that has a results item's key and not its attributes.
+    """
+    try:
+        partition, sort = image["PK"]["S"], image["SK"]["S"]
+    except (KeyError, TypeError):
+        return None
+    if not partition.startswith("race-") or not (sort == "results" or sort.startswith("results-")):
+        return None
+    best, ts_ms = _read_results(image)
+    try:
+        return Results(int(partition.removeprefix("race-")), _class_of(image), ts_ms, best)
+    except ValueError as error:
+        raise _foreign(image, error) from error
+
+
 _results = Decoder(dict[int, float])
 
 

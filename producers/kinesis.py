@@ -168,6 +168,7 @@ class KinesisProducer:
         self._calls: set[asyncio.Task[None]] = set()
         self._call_count = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._hurrying = 0
         self._progress = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -379,10 +380,11 @@ class KinesisProducer:
         loop = asyncio.get_running_loop()
         at = loop.time() + max(0.0, wake - now)
         # A timer that fires early costs less than replacing it; a wall clock that is set must not move it far.
-        if self._timer is not None and self._timer.when() <= at:
+        if self._timer is not None and self._timer_at <= at:
             return
         self._stop_timer()
-        self._timer = loop.call_at(at, self._timer_fired)
+        # uvloop's handles do not all tell when they are due.
+        self._timer, self._timer_at = loop.call_at(at, self._timer_fired), at
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

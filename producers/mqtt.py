@@ -182,6 +182,7 @@ class DeviceProducer(abc.ABC):
             on_lost=self._lost,
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._pumping = False
         self._progress = asyncio.Event()
         self._waiters = 0
@@ -428,10 +429,11 @@ class DeviceProducer(abc.ABC):
         loop = asyncio.get_running_loop()
         at = loop.time() + max(0.0, wake - now)
         # A timer that fires early costs less than replacing it; a wall clock that is set must not move it far.
-        if self._timer is not None and self._timer.when() <= at:
+        if self._timer is not None and self._timer_at <= at:
             return
         self._stop_timer()
-        self._timer = loop.call_at(at, self._timer_fired)
+        # uvloop's handles do not all tell when they are due.
+        self._timer, self._timer_at = loop.call_at(at, self._timer_fired), at
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

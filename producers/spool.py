@@ -72,6 +72,8 @@ class SpoolReader:
         self.due_s = due_s
         self.reasons: dict[str, int] = {}
         """How many of the records read were lost for which reason."""
+        self.reason = ""
+        """Why the record given last was lost."""
         self.damaged_lines = 0
         """Lines that are no record, skipped; one at the end is what a crash leaves."""
         self.first_damage: str | None = None
@@ -89,6 +91,7 @@ class SpoolReader:
                         cut = "" if line.endswith(b"\n") else " (the file ends within it)"
                         self.first_damage = f"{self.path}, line {number} is not a spooled record{cut}: {error}"
                     continue
+                self.reason = spooled.reason
                 self.reasons[spooled.reason] = self.reasons.get(spooled.reason, 0) + 1
                 due_s = spooled.due_ms / 1000 if self.due_s is None else self.due_s
                 yield Record(spooled.data, spooled.partition_key, due_s, spooled.order_key)

@@ -27,6 +27,7 @@ from simulator.template.specs import (
     QueueSpec,
     StreamSpec,
     TableSpec,
+    TopicRuleSpec,
     TopicSpec,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "StreamSpec",
     "TableSpec",
     "TemplateError",
+    "TopicRuleSpec",
     "TopicSpec",
     "load_deployment",
     "to_dict",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, TableSpec
+from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, TableSpec, TopicRuleSpec
 
 Row = tuple[str, ...]
 
@@ -44,6 +47,7 @@ def render(deployment: Deployment) -> RenderableType:
         ("Buckets", [(one.name, one.logical_id) for one in deployment.buckets]),
         ("Queues", [(one.name, one.logical_id) for one in deployment.queues]),
         ("Topics", [(one.name, one.logical_id) for one in deployment.topics]),
+        ("Rules", [row for rule in deployment.topic_rules for row in _rule_rows(rule)]),
         ("Outputs", [(name, _value(value)) for name, value in deployment.outputs.items()]),
         ("Ignored", [(f"line {one.line}", f"{one.what}: {one.reason}") for one in deployment.ignored]),
     ]
@@ -86,6 +90,26 @@ def _table_rows(table: TableSpec) -> list[Row]:
         capacity = "the table's units" if index.kind == "LSI" else units(index.wcu, index.rcu)
         rows.append((f"  {index.kind} {index.name}", keys(index.keys), capacity))
     return rows
+
+
+def _rule_rows(rule: TopicRuleSpec) -> list[Row]:
+    payload = rule.payload
+    off = " (disabled)" if payload["ruleDisabled"] else ""
+    rows: list[Row] = [(rule.name, payload["sql"] + off)]
+    rows += [("  to", _action(action)) for action in payload["actions"]]
+    if "errorAction" in payload:
+        rows.append(("  failures to", _action(payload["errorAction"])))
+    return rows
+
+
+def _action(action: Mapping[str, Mapping[str, Any]]) -> str:
+    ((kind, one),) = action.items()
+    match kind:
+        case "kinesis":
+            return f"stream {one['streamName']}, partition key {one.get('partitionKey', '')}"
+        case "republish":
+            return f"topic {one['topic']}, QoS {one['qos']}"
+    return f"s3://{one['bucketName']}/{one['key']}"
 
 
 def _function_rows(function: FunctionSpec) -> list[Row]:

@@ -51,6 +51,16 @@ def diagnose(
 
 def _finding(use: LimitUse, window_s: float, deployment: Deployment) -> Finding | None:
     refused = f"{use.throttled:,} refused in {window_s:.0f} s"
+    if use.name == "iot.account.connects_per_second":
+        return Finding(
+            f"IoT Core takes {use.limit:,.0f} connects/s an account and one a second for a client id ({refused}).",
+            "A lower --connect-rate, and a client id of its own for each bike.",
+        )
+    if use.name.startswith("iot.account.publish"):
+        return Finding(
+            f"IoT Core takes {use.limit:,.0f} {use.unit} an account and 100 a connection ({refused}, discarded).",
+            "QoS 1 (--qos 1) sends again what was not acknowledged; fewer messages a second need none of it.",
+        )
     parameters = deployment.parameters
     if use.name.startswith("kinesis.shard.write"):
         shards = sum(stream.shard_count for stream in deployment.streams)

@@ -11,8 +11,6 @@ import asyncio
 import contextlib
 import gzip
 import logging
-import random
-import signal
 import tempfile
 import time
 import uuid
@@ -23,31 +21,51 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
-import botocore.session
 import msgspec
 import numpy as np
 
 from consumers.runtime import Runtime, RuntimeStatistics
-from producers import KinesisProducer, Ledger, ProducerError, Record, read_spool
+from producers import Ledger, ProducerError, TlsSettings
+from producers.mqtt_settings import Broker
 from simulator import verdict
+from simulator.arrivals import (
+    UNACCOUNTED,
+    Counts,
+    Known,
+    Settled,
+    lost_masks,
+    read_errors,
+    read_given_up,
+    read_stream,
+    settle,
+)
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudProcess
 from simulator.deployment import Deployment
 from simulator.diagnosis import diagnose
+from simulator.expectation import Mask, expectation, sends_of
+from simulator.function_report import function_report, largest_iterator_age_ms
+from simulator.interrupts import Interrupts
 from simulator.local_functions import runtime_on
 from simulator.progress import MetricsFeed, Progress
 from simulator.race import FIRST_RACER_ID, Race, RaceCalendar, plan_race
 from simulator.report import Report, utc
+from simulator.results_feed import listening
+from simulator.riders import broker_options, open_producer, partition_key_of, records_of
 from simulator.runtime_metrics import RuntimeMetrics
 from simulator.target import Target, TargetError, aws_target, local_target, provision, reaching, require
-from simulator.utilisation import limit_use
-from simulator.verdict import Allowed, Check, Expectation, Verdict
+from simulator.utilisation import MetricsView, balances, limit_use
+from simulator.verdict import Check, Expectation, Verdict
+from simulator.visibility import Visibility, percentiles
 
 AHEAD_S = 0.5
 """How long before a second begins its messages are handed to the producer."""
 LEAD_S = 1.5
+SUBSCRIBE_TIMEOUT_S = 10.0
+"""How long the race waits for its subscription to the results; then it rides without hearing them."""
+LAST_RESULTS_S = 5.0
+"""How long after the drain the last results message may take."""
 """Between the consumers being ready and the first message."""
-PARTITION_KEYS = ("random", "racer", "race", "class", "timestamp")
 
 Show = Callable[[Progress], None]
 Result = TypeVar("Result")
@@ -68,6 +86,16 @@ class RaceSettings:
     target: str = "local"
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    mqtt_port: int = 0
+    client: str = "aiomqtt"
+    qos: int = 1
+    topic: str = "alleycat-publish"
+    results_topic: str = "alleycat-subscribe"
+    broker: str | None = None
+    tls: TlsSettings | None = None
+    connect_rate: float = 500.0
+    interval_s: int = 1
+    processes: int = 1
     limits: LimitSettings = field(default_factory=LimitSettings)
     run_consumers: bool = True
     deadline_s: float = 300.0
@@ -81,45 +109,6 @@ class Outcome:
 
     report: Report
     interrupted: bool
-
-
-class Interrupts:
-    """Ctrl-C: the first asks for the end of the ride, the second cancels everything."""
-
-    def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self._task = asyncio.current_task()
-
-    @contextlib.contextmanager
-    def listening(self) -> Any:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._hit)
-        try:
-            yield self
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-
-    def _hit(self) -> None:
-        if self.first.is_set() and self._task is not None:
-            self._task.cancel()
-        self.first.set()
-
-
-def partition_key_of(kind: str, race: Race) -> Callable[[int, int], str]:
-    """A function of (biker's index, due ms) that gives the partition key. One of :data:`PARTITION_KEYS`."""
-    racers = [str(racer) for racer in race.racer_ids.tolist()]
-    if kind == "racer":
-        return lambda index, due_ms: racers[index]
-    if kind == "race":
-        return lambda index, due_ms: str(race.race_id)
-    if kind == "class":
-        return lambda index, due_ms: str(race.class_id)
-    if kind == "timestamp":
-        return lambda index, due_ms: str(due_ms)
-    draw = random.Random(uuid.uuid4().int)
-    return lambda index, due_ms: f"{draw.getrandbits(64):016x}"
 
 
 async def run(settings: RaceSettings, deployment: Deployment, show: Show) -> Outcome:
@@ -144,7 +133,13 @@ async def _opened(settings: RaceSettings, deployment: Deployment) -> AsyncIterat
         await asyncio.to_thread(require, target, deployment)
         yield target
         return
-    cloud = CloudProcess(host=settings.host, port=settings.port, settings=settings.limits)
+    cloud = CloudProcess(
+        host=settings.host,
+        port=settings.port,
+        mqtt_port=settings.mqtt_port,
+        settings=settings.limits,
+        broker=broker_options(settings.broker, settings.tls),
+    )
     await asyncio.to_thread(cloud.start)
     try:
         target = local_target(cloud, deployment.region)
@@ -175,9 +170,17 @@ class _Run:
         self.logs.parent.mkdir(parents=True, exist_ok=True)
         self.spool.unlink(missing_ok=True)
         self.feed = MetricsFeed()
+        self.metrics: dict[str, Any] = {"metrics": []}
         self.runtime_metrics = RuntimeMetrics()
         self.progress = Progress(settings.racers * len(settings.classes), settings.seconds * settings.races)
-        self.handed_over: dict[int, int] = {}
+        # Which messages there are, and which were handed to the producer, by id(race).
+        self.planned: dict[int, Mask] = {}
+        self.sent: dict[int, Mask] = {}
+        self.races: list[Race] = []
+        self.started_at = self.judged_at = 0.0
+        self.visibility: Visibility | None = None
+        self.arrived: dict[tuple[int, int], Mask] = {}
+        self.foreign_records = 0
         self.ledger = Ledger()
         self.latency: dict[str, dict[str, float]] = {}
         self.final_functions: list[dict[str, Any]] = []
@@ -189,8 +192,6 @@ class _Run:
     async def run(self) -> Outcome:
         baseline = await asyncio.to_thread(self._baseline)
         runtime = await asyncio.to_thread(self._runtime)
-        started_at = time.time() + LEAD_S
-        races = self._races(started_at)
         watching: asyncio.Task[None] | None = None
         with self.logs.open("w", encoding="utf-8") as log:
             self._log = log
@@ -198,24 +199,28 @@ class _Run:
                 if runtime is not None:
                     await asyncio.to_thread(runtime.start)
                 watching = asyncio.create_task(self._watch(runtime), name="alleycat-watch")
-                finished_at = await self._while_alive(self._ride(races))
-                drained = await self._while_alive(self._drain(runtime, finished_at))
-                self.settled_s = time.time() - finished_at
-                self.progress.phase = "judging"
-                self.final_functions = self._functions(runtime.statistics()) if runtime is not None else []
-                checks = await self._judge(races, baseline, drained)
+                async with self._listening():
+                    finished_at = await self._while_alive(self._ride())
+                    drained = await self._while_alive(self._drain(runtime, finished_at))
+                    self.settled_s = time.time() - finished_at
+                    self.progress.phase = "judging"
+                    # What is read back from here on is not the race's.
+                    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                        await self._read_metrics()
+                    self.metrics, self.judged_at = self.feed.recent(0), time.time()
+                    if runtime is not None:
+                        self.final_functions = function_report(runtime.statistics(), self.deployment)
+                    checks = await self._while_alive(self._judge(baseline, drained))
             finally:
                 if watching is not None:
                     watching.cancel()
                     await asyncio.gather(watching, return_exceptions=True)
                 if runtime is not None:
                     await asyncio.to_thread(runtime.stop, 5.0)
-        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-            await self._read_metrics()
         if self.target.kind == "local":
             self.rejected = await asyncio.to_thread(self._rejected)
         self.progress.phase = "finished"
-        report = self._report(started_at, Verdict(tuple(checks)))
+        report = self._report(Verdict(tuple(checks)))
         return Outcome(report, self.interrupts.first.is_set())
 
     async def _while_alive(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -253,6 +258,35 @@ class _Run:
             for place, class_id in enumerate(settings.classes)
         ]
 
+    def _plan(self, started_at: float) -> None:
+        self.started_at = started_at
+        self.races = self._races(started_at)
+        for race in self.races:
+            self.planned[id(race)] = sends_of(race, self.settings.interval_s)
+            self.sent[id(race)] = np.zeros_like(self.planned[id(race)])
+        self.visibility = Visibility(self.races, self.planned)
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        """Hear what screens hear, from before the first message; on AWS only with a broker that was named."""
+        settings = self.settings
+        url = settings.broker or self.target.mqtt_url
+        if url is None:
+            yield
+            return
+
+        def seen(payload: bytes, at_s: float) -> None:
+            if self.visibility is not None:
+                self.visibility.seen(payload, at_s)
+
+        tls = settings.tls.context(Broker.of(url)) if settings.tls is not None else None
+        name = f"alleycat-screen-{uuid.uuid4().hex[:8]}"
+        async with listening(url, settings.results_topic, seen, client_id=name, tls=tls) as feed:
+            assert feed.subscribed is not None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(feed.subscribed.wait(), SUBSCRIBE_TIMEOUT_S)
+            yield
+
     def _baseline(self) -> Mapping[int, Mapping[int, int | None]]:
         """Class records from earlier races: only a table that outlives the run can have them."""
         if self.target.kind == "local":
@@ -270,25 +304,19 @@ class _Run:
         with contextlib.suppress(ValueError):  # a line that comes after the file was closed
             self._log.write(f"{utc(time.time())} {source} {line}\n")
 
-    async def _ride(self, races: Sequence[Race]) -> float:
-        """Produce every message; returns when the last was settled."""
+    async def _ride(self) -> float:
+        """Connect, plan, and produce every message; returns when the last was settled."""
         settings = self.settings
-        session = botocore.session.Session()
-        if self.target.keys:
-            session.set_credentials(*self.target.keys.values())
-        self.progress.phase = "riding"
-        producer = KinesisProducer(
-            stream=self.stream,
-            region=self.target.region,
-            endpoint_url=self.target.endpoint_url,
-            session=session,
-            deadline_s=settings.deadline_s,
-            spool=self.spool,
-        )
+        self.progress.phase = "connecting" if settings.via == "mqtt" else "riding"
+        racer_ids = range(FIRST_RACER_ID, FIRST_RACER_ID + settings.racers * len(settings.classes))
+        producer = open_producer(settings, self.stream, self.target, racer_ids, self.spool)
         try:
             async with producer:
+                # A thousand bikes need a while to connect; the races begin when they are there.
+                self._plan(time.time() + LEAD_S)
                 self.progress.producer = producer
-                await self._hand_over(races, producer)
+                self.progress.phase = "riding"
+                await self._hand_over(self.races, producer)
                 # Nothing is generated any more: a Ctrl-C during the flush leaves the rest to the deadline.
                 await producer.flush()
         except ProducerError as error:
@@ -304,21 +332,23 @@ class _Run:
             self.progress.ledger = self.ledger
         return time.time()
 
-    async def _hand_over(self, races: Sequence[Race], producer: KinesisProducer) -> None:
+    async def _hand_over(self, races: Sequence[Race], producer: Any) -> None:
+        settings = self.settings
         by_start: dict[int, list[Race]] = {}
         for race in races:
             by_start.setdefault(race.start_ms, []).append(race)
         for start_ms, together in sorted(by_start.items()):
-            keys = [partition_key_of(self.settings.partition_key, race) for race in together]
+            keys = [partition_key_of(settings.partition_key, race) for race in together]
             self.progress.race_id = together[0].race_id
-            for second in range(1, self.settings.seconds + 1):
+            for second in range(1, settings.seconds + 1):
                 if not await self._until(start_ms / 1000 + second - 1 - AHEAD_S):
                     return
                 for race, key in zip(together, keys, strict=True):
-                    await producer.put_many(_records(race, second, key))
-                    self.handed_over[id(race)] = second
+                    sends = self.planned[id(race)][second - 1]
+                    await producer.put_many(records_of(race, second, key, sends))
+                    self.sent[id(race)][second - 1] = sends
                 self.progress.second += 1
-        self.progress.second = self.settings.seconds * self.settings.races
+        self.progress.second = settings.seconds * settings.races
 
     async def _until(self, at: float) -> bool:
         """Wait for the time ``at``; False when the ride was interrupted."""
@@ -335,10 +365,14 @@ class _Run:
         if runtime is None:
             return await self._drain_elsewhere(finished_at)
         give_up = finished_at + self.settings.drain_timeout_s
-        while not runtime.caught_up(finished_at):
-            if time.time() > give_up:
-                return False
-            await asyncio.sleep(0.1)
+        # What functions of the stream wrote last, functions of the table's stream read after that.
+        since = finished_at
+        for _ in range(2):
+            while not runtime.caught_up(since):
+                if time.time() > give_up:
+                    return False
+                await asyncio.sleep(0.1)
+            since = time.time()
         return True
 
     async def _drain_elsewhere(self, finished_at: float) -> bool:
@@ -366,16 +400,10 @@ class _Run:
 
     # -- the verdict -----------------------------------------------------------------------------------
 
-    async def _judge(
-        self, races: Sequence[Race], baseline: Mapping[int, Mapping[int, int | None]], drained: bool
-    ) -> list[Check]:
-        lost = _lost_messages(self.spool)
-        expectations = [_expectation(race, self.handed_over.get(id(race), 0), lost) for race in races]
-        generated = sum(self.handed_over.get(id(race), 0) * len(race.racer_ids) for race in races)
-        ledger = self.ledger
-        accounted = ledger.delivered + ledger.lost
-        off = abs(generated - accounted) + abs(generated - ledger.generated)
-        checks = [Check("ledger", generated, min(accounted, generated), max(generated - accounted, 0), off)]
+    async def _judge(self, baseline: Mapping[int, Mapping[int, int | None]], drained: bool) -> list[Check]:
+        races = self.races
+        expectations, checks = await asyncio.to_thread(self._account, races)
+        self.latency["visible"] = await self._visible()
         if not drained:
             waited = f"consumers had not caught up {self.settings.drain_timeout_s:.0f} s after the finish"
             checks.append(Check("drained", 1, 0, 1, 0, (f"{waited}; --drain-timeout waits longer",)))
@@ -389,6 +417,47 @@ class _Run:
 
         stored = await asyncio.to_thread(read)
         return checks + verdict.judge(expectations, stored, baseline)
+
+    def _account(self, races: Sequence[Race]) -> tuple[list[Expectation], list[Check]]:
+        """What each race must have left behind, and whether every message is accounted for."""
+        generated = sum(int(self.sent[id(race)].sum()) for race in races)
+        if self.settings.via == "kinesis":
+            lost = lost_masks(read_given_up(self.spool, races), races)
+            expectations = [
+                expectation(race, self.sent[id(race)] & ~lost[id(race)], self.sent[id(race)] & lost[id(race)])
+                for race in races
+            ]
+            self.arrived = {(race.race_id, race.class_id): self.sent[id(race)] & ~lost[id(race)] for race in races}
+        else:
+            settled = self._read_back(races)
+            self.ledger = self.progress.ledger = settled.ledger
+            self.arrived = settled.arrived
+            self.foreign_records = settled.others
+            expectations = [expectation(race, settled.arrived[race.race_id, race.class_id]) for race in races]
+        ledger = self.ledger
+        accounted = ledger.delivered + ledger.lost - ledger.lost_by_reason.get(UNACCOUNTED, 0)
+        off = abs(generated - accounted) + abs(generated - ledger.generated)
+        check = Check("ledger", generated, min(accounted, generated), max(generated - accounted, 0), off)
+        return expectations, [check]
+
+    async def _visible(self) -> dict[str, float]:
+        """Latencies to the results topic, once nothing more is to come."""
+        assert self.visibility is not None
+        give_up = time.time() + LAST_RESULTS_S
+        while self.visibility.messages and self.visibility.unseen(self.arrived) and time.time() < give_up:
+            await asyncio.sleep(0.1)
+        return percentiles(self.visibility.latencies_ms(self.arrived))
+
+    def _read_back(self, races: Sequence[Race]) -> Settled:
+        """Every message that went through IoT Core, found on the stream or explained."""
+        arrivals, failed = Counts(races), Counts(races)
+        began_s = min(race.start_ms for race in races) / 1000
+        read_stream(self.target, [stream.arn for stream in self.deployment.streams[:1]], began_s, arrivals.add)
+        read_errors(self.target, self.deployment, failed.add)
+        discarded = int(MetricsView(self.metrics).total("AWS/IoT", "PublishIn.Throttle", Protocol="MQTT"))
+        known = Known(failed, read_given_up(self.spool, races), discarded)
+        sent = {(race.race_id, race.class_id): self.sent[id(race)] for race in races}
+        return settle(sent, arrivals, known, self.ledger, acknowledged=self.settings.qos == 1)
 
     # -- watching --------------------------------------------------------------------------------------
 
@@ -404,8 +473,8 @@ class _Run:
                 progress.ledger = progress.producer.statistics().ledger
             if runtime is not None:
                 statistics = runtime.statistics()
-                progress.functions = self._functions(statistics)
-                progress.behind = _behind(statistics)
+                progress.functions = function_report(statistics, self.deployment)
+                progress.behind = largest_iterator_age_ms(statistics)
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
                     await self._tell_metrics(statistics)
             progress.limits = limit_use(self.feed.recent(began - 4), self.deployment)
@@ -449,35 +518,12 @@ class _Run:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
             await session.post(f"{self.target.endpoint_url}/_alleycat/metrics", data=body)
 
-    def _functions(self, statistics: RuntimeStatistics) -> list[dict[str, Any]]:
-        by_name = {function.name: function.logical_id for function in self.deployment.functions}
-        return [
-            {
-                "name": by_name.get(name, name),
-                "invocations": one.invocations,
-                "errors": one.errors,
-                "timeouts": one.timeouts,
-                "duration_ms": {
-                    "p50": round(one.duration_ms_p50, 3),
-                    "p99": round(one.duration_ms_p99, 3),
-                    "max": round(one.duration_ms_max, 3),
-                },
-                "iterator_age_ms": round(one.iterator_age_ms),
-                "iterator_age_ms_max": round(one.iterator_age_ms_max),
-                "cold_starts": one.cold_starts,
-                "concurrency_max": one.concurrency_max,
-                "records": one.records_processed,
-                **({"last_error": f"{one.last_error.type}: {one.last_error.message}"} if one.last_error else {}),
-            }
-            for name, one in statistics.functions.items()
-        ]
-
     # -- the report ------------------------------------------------------------------------------------
 
-    def _report(self, started_at: float, judged: Verdict) -> Report:
+    def _report(self, judged: Verdict) -> Report:
         settings = self.settings
-        uses = limit_use(self.feed.recent(0), self.deployment)
-        window_s = max(1.0, time.time() - started_at)
+        uses = limit_use(self.metrics, self.deployment)
+        window_s = max(1.0, self.judged_at - self.started_at)
         return Report(
             run={
                 "racers": settings.racers,
@@ -485,12 +531,13 @@ class _Run:
                 "races": settings.races,
                 "classes": list(settings.classes),
                 "via": settings.via,
+                **({"client": settings.client, "qos": settings.qos} if settings.via == "mqtt" else {}),
                 "phase": settings.phase,
                 "partition_key": settings.partition_key,
                 "seed": settings.seed,
                 "target": settings.target,
                 "interrupted": self.interrupts.first.is_set(),
-                "started_at": utc(started_at),
+                "started_at": utc(self.started_at),
                 "settled_s": round(self.settled_s, 1),
             },
             deployment={
@@ -503,8 +550,29 @@ class _Run:
             functions=self.final_functions,
             verdict=judged,
             findings=[str(one) for one in diagnose(uses, window_s, self.final_functions, self.deployment)],
-            extra={"rejected": self.rejected},
+            extra={
+                "rejected": self.rejected,
+                "balance": [one.to_json() for one in balances(self.metrics, self.deployment)],
+                **self._bikes(),
+            },
         )
+
+    def _bikes(self) -> dict[str, Any]:
+        """What only a race by MQTT has to tell."""
+        if self.settings.via != "mqtt":
+            return {}
+        assert self.visibility is not None
+        view = MetricsView(self.metrics)
+        names = ("Connect.Success", "Connect.Throttle", "PublishIn.Success", "PublishIn.Throttle", "Throttle.Exceeded")
+        return {
+            "iot": {
+                **{name: int(view.total("AWS/IoT", name, Protocol="MQTT")) for name in names},
+                "results_messages": self.visibility.messages,
+                "results_largest_bytes": self.visibility.largest_bytes,
+                "never_visible": self.visibility.unseen(self.arrived),
+                "foreign_records": self.foreign_records,
+            }
+        }
 
     def _rejected(self) -> dict[str, int]:
         """Records that were no telemetry and that the functions kept in S3, by reason."""
@@ -518,62 +586,3 @@ class _Run:
                         lines = gzip.decompress(body).splitlines()
                         reasons.update(str(msgspec.json.decode(line)["reason"]) for line in lines)
         return dict(reasons)
-
-
-def _records(race: Race, second: int, key: Callable[[int, int], str]) -> list[Record]:
-    """One second's messages in due order. Each biker's stay in order whatever the partition key."""
-    messages = race.messages(second)
-    due_ms = race.due_ms(second).tolist()
-    racers = race.racer_ids.tolist()
-    return [
-        Record(messages[index], key(index, due_ms[index]), due_ms[index] / 1000, racers[index])
-        for index in race.send_order.tolist()
-    ]
-
-
-def _lost_messages(spool: Path) -> dict[tuple[int, int], set[int]]:
-    """The seconds that were counted lost, by (race id, racer id)."""
-    lost: dict[tuple[int, int], set[int]] = {}
-    if spool.exists():
-        for record in read_spool(spool):
-            message = msgspec.json.decode(record.data)
-            lost.setdefault((message["raceId"], message["racerId"]), set()).add(message["second"])
-    return lost
-
-
-def _expectation(race: Race, seconds: int, lost: Mapping[tuple[int, int], set[int]]) -> Expectation:
-    """What ``race`` must leave behind when its first ``seconds`` were handed over.
-
-    A lost message may have been stored after all when its last attempt got no answer, so either is allowed.
-    """
-    truth = race.truth
-    counted = np.zeros(truth.output_by_second.shape, dtype=bool)
-    counted[:seconds] = True
-    racers = race.racer_ids.tolist()
-    missing: dict[int, list[int]] = {}
-    for index, racer in enumerate(racers):
-        for second in lost.get((race.race_id, racer), ()):
-            counted[second - 1, index] = False
-            missing.setdefault(index, []).append(int(truth.output_by_second[second - 1, index]))
-    certain = truth.best_among(counted).tolist()
-    best: dict[int, Allowed] = {}
-    final: dict[int, Allowed] = {}
-    for index, racer in enumerate(racers):
-        sure = certain[index] if certain[index] >= 0 else None
-        values = {sure, *(one for one in missing.get(index, ()) if sure is None or one > sure)}
-        if values != {None}:
-            best[racer] = tuple(values)
-        if seconds == race.seconds:
-            last = int(truth.final_hundredths[index])
-            final[racer] = (last,) if counted[-1, index] else (None, last)
-    return Expectation(race.race_id, race.class_id, best, final)
-
-
-def _behind(statistics: RuntimeStatistics) -> int:
-    """The largest iterator age now, in ms.
-
-    A shard is not read while its batch is tried again, so how far the last invocation was behind counts too.
-    """
-    shards = [shard.millis_behind or 0 for one in statistics.mappings.values() for shard in one.shards.values()]
-    functions = [round(one.iterator_age_ms) for one in statistics.functions.values()]
-    return max([*shards, *functions], default=0)

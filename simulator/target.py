@@ -39,6 +39,7 @@ class Target:
     endpoint_url: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     cloud: CloudProcess | None = None
+    mqtt_url: str | None = None
 
     @property
     def keys(self) -> dict[str, str]:
@@ -57,7 +58,7 @@ class Target:
 
 def local_target(cloud: CloudProcess, region: str) -> Target:
     """The embedded cloud, already started."""
-    return replace(endpoint_target(cloud.endpoint_url, region), cloud=cloud)
+    return replace(endpoint_target(cloud.endpoint_url, region), cloud=cloud, mqtt_url=cloud.mqtt_url)
 
 
 def endpoint_target(url: str, region: str) -> Target:
@@ -168,6 +169,11 @@ def provision(target: Target, deployment: Deployment) -> None:
             sqs = target.client("sqs")
             for queue in deployment.queues:
                 sqs.create_queue(QueueName=queue.name)
+    if deployment.topic_rules:
+        with reaching(target, "creating the topic rule"):
+            iot = target.client("iot")
+            for rule in deployment.topic_rules:
+                iot.create_topic_rule(ruleName=rule.name, topicRulePayload=dict(rule.payload))
     if deployment.topics:
         with reaching(target, "creating the topic"):
             sns = target.client("sns")

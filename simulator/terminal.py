@@ -22,6 +22,9 @@ from simulator.utilisation import LimitUse
 LINE_EVERY_S = 5.0
 LIMITS_SHOWN = 8
 _SHORT = {
+    "iot.account.connects_per_second": "connects",
+    "iot.account.publish_in_per_second": "publishes in",
+    "iot.account.publish_out_per_second": "publishes out",
     "kinesis.shard.write.records_per_second": "records in",
     "kinesis.shard.write.bytes_per_second": "bytes in",
     "kinesis.shard.read.get_records_per_second": "reads",
@@ -182,6 +185,22 @@ def print_report(report: Report, console: Console) -> None:
         console.print(
             f"accepted p50 {accepted['p50']:.0f} ms, p99 {accepted['p99']:.0f} ms after the intended send time; "
             f"settled {run['settled_s']} s after the finish",
+            highlight=False,
+            soft_wrap=True,
+        )
+    visible = report.latency_ms.get("visible")
+    if visible:
+        console.print(
+            f"visible p50 {visible['p50'] / 1000:.1f} s, p99 {visible['p99'] / 1000:.1f} s after the intended send "
+            "time, on the results topic",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for balance in report.extra.get("balance", ()):
+        console.print(
+            f"{balance['stream']}: of {balance['shards']} shards, the busiest took {balance['steady_share']:.1%} of "
+            f"the records, the hottest of each second {balance['hottest_share']:.1%}, of the worst second "
+            f"{balance['worst_share']:.1%}; {balance['even_share']:.1%} would be even",
             highlight=False,
             soft_wrap=True,
         )

@@ -15,6 +15,7 @@ from simulator.cloud.limits import Quota
 from simulator.deployment import Deployment
 
 Point = list[float]
+BALANCE_MIN_RECORDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class MetricsView:
 def limit_use(metrics: Mapping[str, Any], deployment: Deployment) -> list[LimitUse]:
     """Every limit that the deployment's stream and tables came near, in the order of the data's way."""
     view = MetricsView(metrics)
-    uses: list[LimitUse] = []
+    uses: list[LimitUse] = list(_iot_use(view))
     for stream in deployment.streams:
         for shard in _shards(view, stream.name):
             uses.extend(_shard_use(view, stream.name, shard))
@@ -101,6 +102,89 @@ def limit_use(metrics: Mapping[str, Any], deployment: Deployment) -> list[LimitU
                     )
                 )
     return uses
+
+
+def _iot_use(view: MetricsView) -> Iterable[LimitUse]:
+    """The account's rates, when anybody came by MQTT. ``throttled`` of publishes counts those of a connection too."""
+    namespace = "AWS/IoT"
+    for quota, resource, passed, refused in (
+        (limits.IOT_CONNECTS, "IoT Core", "Connect.Success", ("Connect.Throttle", "Connect.ClientIDThrottle")),
+        (limits.IOT_PUBLISH_IN, "IoT Core", "PublishIn.Success", ("PublishIn.Throttle",)),
+        (limits.IOT_PUBLISH_OUT, "IoT Core", "PublishOut.Success", ("PublishOut.Throttle",)),
+    ):
+        sums = view.sums(namespace, passed, Protocol="MQTT")
+        throttled = int(sum(view.total(namespace, one, Protocol="MQTT") for one in refused))
+        if sums or throttled:
+            total = sum(sums.values())
+            yield LimitUse(
+                quota.name, resource, quota.value, quota.unit, max(sums.values(), default=0), throttled, total
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """How evenly a stream's records fell on its shards, second by second.
+
+    ``steady_share`` is the share of the busiest shard over the whole time, ``hottest_share`` that of each second's
+    busiest, averaged over the seconds by their records, and ``worst_share`` that of the worst second; an even spread
+    would be ``even_share``. A key that stays with its shard, such as a racer's, keeps ``hottest_share`` at
+    ``steady_share``; one that moves load from shard to shard, such as a timestamp, lifts it above.
+    """
+
+    stream: str
+    shards: int
+    steady_share: float
+    hottest_share: float
+    worst_share: float
+
+    @property
+    def even_share(self) -> float:
+        return 1 / self.shards
+
+    def to_json(self) -> dict[str, Any]:
+        """As in report.json."""
+        return {
+            "stream": self.stream,
+            "shards": self.shards,
+            "even_share": round(self.even_share, 4),
+            "steady_share": round(self.steady_share, 4),
+            "hottest_share": round(self.hottest_share, 4),
+            "worst_share": round(self.worst_share, 4),
+        }
+
+
+def balances(metrics: Mapping[str, Any], deployment: Deployment) -> list[Balance]:
+    """The balance of every stream that has more than one shard and got records. Refused records count too."""
+    view = MetricsView(metrics)
+    found = []
+    for stream in deployment.streams:
+        by_shard = [_offered(view, stream.name, shard) for shard in _shards(view, stream.name)]
+        totals: dict[int, float] = {}
+        for one in by_shard:
+            for second, count in one.items():
+                totals[second] = totals.get(second, 0) + count
+        # A second with a handful of records says nothing about balance.
+        busy = {second: total for second, total in totals.items() if total >= BALANCE_MIN_RECORDS}
+        if len(by_shard) > 1 and busy:
+            hottest = {second: max(one.get(second, 0) for one in by_shard) for second in busy}
+            found.append(
+                Balance(
+                    stream.name,
+                    len(by_shard),
+                    max(sum(one.get(second, 0) for second in busy) for one in by_shard) / sum(busy.values()),
+                    sum(hottest.values()) / sum(busy.values()),
+                    max(hottest[second] / busy[second] for second in busy),
+                )
+            )
+    return found
+
+
+def _offered(view: MetricsView, stream: str, shard: str) -> dict[int, float]:
+    dimensions = {"StreamName": stream, "ShardId": shard}
+    offered = view.sums("AWS/Kinesis", "IncomingRecords", **dimensions)
+    for second, refused in view.sums("AWS/Kinesis", "WriteProvisionedThroughputExceeded", **dimensions).items():
+        offered[second] = offered.get(second, 0) + refused
+    return offered
 
 
 def _shards(view: MetricsView, stream: str) -> list[str]:

@@ -49,13 +49,16 @@ def test_our_template_in_its_environments(
     assert (gsi.name, gsi.kind, gsi.keys) == ("GSI_Index", "GSI", (("GSI", "HASH"), ("SK", "RANGE")))
     assert (gsi.wcu, gsi.rcu) == index
     assert lsi.projection == gsi.projection == {"ProjectionType": "ALL"}
-    windowed, final = found.functions
+    role = "arn:aws:iam::123456789012:role/alleycat-IngestRole"
+    windowed, final, published = found.functions
     assert [one.handler for one in found.functions] == [
         "consumers.tumbling_window.handler",
         "consumers.final_results.handler",
+        "consumers.publish.handler",
     ]
     assert windowed.code_path == final.code_path == ROOT
-    assert windowed.environment["REJECTED_BUCKET"] == found.buckets[0].name == "alleycat-rejected-123456789012"
+    undelivered, rejected = (bucket.name for bucket in found.buckets)
+    assert windowed.environment["REJECTED_BUCKET"] == rejected == "alleycat-rejected-123456789012"
     for function, window in ((windowed, window_s), (final, 0)):
         assert (function.timeout_s, function.environment["TABLE_NAME"]) == (15, "alleycat-races")
         (source,) = function.event_sources
@@ -63,6 +66,19 @@ def test_our_template_in_its_environments(
         assert (source.starting_position, source.batch_size) == ("TRIM_HORIZON", 1000)
         assert (source.tumbling_window_s, source.maximum_retry_attempts) == (window, -1)
         assert source.report_batch_item_failures
+    (source,) = published.event_sources
+    assert (source.kind, source.source_name, source.batch_size) == ("DynamoDB", "alleycat-races", 10)
+    assert (published.reserved_concurrency, published.environment["RESULTS_TOPIC"]) == (1, "alleycat-subscribe")
+    (rule,) = found.topic_rules
+    assert rule.payload == {
+        "sql": "SELECT * FROM 'alleycat-publish'",
+        "awsIotSqlVersion": "2016-03-23",
+        "ruleDisabled": False,
+        "actions": [{"kinesis": {"roleArn": role, "streamName": "alleycat", "partitionKey": "${racerId}"}}],
+        "errorAction": {
+            "s3": {"roleArn": role, "bucketName": undelivered, "key": "${topic()}/${timestamp()}-${newuuid()}.json"}
+        },
+    }
     assert {one.reason for one in found.ignored if one.member == "Policies"} == {"permissions are not checked here"}
 
 

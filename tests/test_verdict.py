@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.league import _expectation
+from simulator.expectation import expectation
 from simulator.race import plan_race
 from simulator.verdict import Check, Expectation, StoredResults, Verdict, hundredths, judge
 
@@ -93,18 +93,19 @@ def test_what_is_no_hundredths(text: object) -> None:
 def test_expectations_leave_out_what_was_lost(lost: set[tuple[int, int]], seconds: int) -> None:
     race = plan_race(start_ms=1_800_000_000_000, racers=10, seconds=12)
     lost = {(index, second) for index, second in lost if second <= seconds}
-    by_racer: dict[tuple[int, int], set[int]] = {}
+    sent, gone = np.zeros((12, 10), dtype=bool), np.zeros((12, 10), dtype=bool)
+    sent[:seconds] = True
     for index, second in lost:
-        by_racer.setdefault((race.race_id, int(race.racer_ids[index])), set()).add(second)
-    found = _expectation(race, seconds, by_racer)
+        gone[second - 1, index] = True
+    found = expectation(race, sent & ~gone, sent & gone)
     outputs = np.asarray(race.truth.output_by_second)
     for index, racer in enumerate(race.racer_ids.tolist()):
         kept = [int(outputs[s - 1, index]) for s in range(1, seconds + 1) if (index, s) not in lost]
-        gone = [int(outputs[s - 1, index]) for s in range(1, seconds + 1) if (index, s) in lost]
+        missed = [int(outputs[s - 1, index]) for s in range(1, seconds + 1) if (index, s) in lost]
         if kept:
             assert max(kept) in found.best[racer]
-        if kept or gone:
-            assert max(kept + gone) in found.best[racer]
+        if kept or missed:
+            assert max(kept + missed) in found.best[racer]
             assert (None in found.best[racer]) == (not kept)
         else:
             assert racer not in found.best

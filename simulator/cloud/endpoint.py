@@ -3,8 +3,8 @@
 Kinesis is answered by our own engine on the event loop, so its calls are atomic and in order. DynamoDB (capacity
 ours, semantics moto's), CloudWatch and every other service (moto) are synchronous and not thread-safe: one worker
 thread takes them in turn, so that a slow scan never holds up a PutRecords. Under ``/_alleycat/`` the cloud speaks of
-itself: ``health``, ``metrics``, ``prometheus``, ``capacity``, and forgets everything at a
-POST of ``reset``.
+itself: ``health``, ``metrics``, ``prometheus``, ``capacity``, ``iot``, and forgets everything at a
+POST of ``reset``. MQTT over WebSocket is at ``/mqtt``, MQTT itself on a port of its own.
 
 Requests are told apart as AWS's clients send them: by ``X-Amz-Target`` first, then by the service in the SigV4
 credential scope. Any credentials are accepted, none at all are refused as AWS refuses them.
@@ -31,10 +31,12 @@ from simulator.cloud.cloudwatch import CloudWatch
 from simulator.cloud.dynamodb_api import DynamoDBApi
 from simulator.cloud.dynamodb_streams_api import TARGET as STREAMS_TARGET
 from simulator.cloud.errors import AwsError
+from simulator.cloud.iot import Iot, new_trace_id
 from simulator.cloud.kinesis_api import TARGET, KinesisApi
 from simulator.cloud.kinesis_wire import JSON_WIRE, WIRES
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
+from simulator.cloud.mqtt_listener import serve_websocket
 
 ACCOUNT_ID = "123456789012"
 DEFAULT_REGION = "us-east-1"
@@ -79,6 +81,7 @@ class Cloud:
         self.clock = clock
         self.started_at = clock()
         self.kinesis = KinesisApi(account_id, self.settings, self.metrics, clock)
+        self.iot = Iot(account_id, self.settings, self.metrics, self.kinesis, self._put_object, clock)
         self.cloudwatch = CloudWatch(self.metrics, account_id, self._publish, clock)
         self.auto_scaling = AutoScaling(
             self.metrics,
@@ -95,6 +98,7 @@ class Cloud:
         """Stop the worker thread; what is stored is gone with the process."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.iot.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     # moto takes a second to import, and a stream alone does not need it.
@@ -121,6 +125,9 @@ class Cloud:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+            return
         if scope["type"] != "http":
             return
         if self._sweeping is None:
@@ -144,6 +151,14 @@ class Cloud:
             }
         )
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer})
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """MQTT over WebSocket is at /mqtt, as at IoT Core; signatures in the query are not checked."""
+        if scope["path"] == "/mqtt":
+            await serve_websocket(self.iot.listener, scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
 
     async def _sweep(self) -> None:
         """Retention ends also for streams that nobody writes to or reads; tables are scaled once a minute."""
@@ -205,6 +220,10 @@ class Cloud:
             return _missing_token("application/x-amz-json-1.0")
         if scope_match and scope_match[2] == "monitoring":
             return await self._ask_cloudwatch(path, query, headers, body, region)
+        if scope_match and scope_match[2] in ("iot", "iotdata"):
+            answered = self._iot(scope, headers, query, body, region, scope_match[2])
+            if answered is not None:
+                return answered
         url = f"http://{headers.get('host', 'localhost')}{_raw_path(scope)}{'?' + query if query else ''}"
         return await loop.run_in_executor(self._worker, lambda: self.others.call(scope["method"], url, headers, body))
 
@@ -229,9 +248,48 @@ class Cloud:
         status, answer_headers, content = answer
         return status, {**answer_headers, **told}, content
 
+    def _iot(self, scope: Scope, headers: Headers, query: str, body: bytes, region: str, service: str) -> Answer | None:
+        """IoT Core's two faces; what its control plane has beside rules is moto's."""
+        ids = request_ids()
+        if service == "iotdata":
+            answer: Answer | None = self.iot.answer_data(
+                scope["method"], _raw_path(scope), query, headers, body, new_trace_id()
+            )
+        else:
+            address = headers.get("host", "localhost")
+            answer = self.iot.answer_control(scope["method"], _raw_path(scope), query, body, region, address)
+        if answer is None:
+            return None
+        return answer[0], {**answer[1], **ids}, answer[2]
+
+    def _put_object(
+        self, region: str, bucket: str, key: str, body: bytes, acl: str | None, done: Callable[[int, bytes], None]
+    ) -> None:
+        """An S3 action of a rule, by the S3 of the other services on the worker thread."""
+        headers = {
+            "host": "localhost",
+            "content-type": "application/octet-stream",
+            "content-length": str(len(body)),
+            "authorization": f"AWS4-HMAC-SHA256 Credential=test/20000101/{region}/s3/aws4_request",
+            **({"x-amz-acl": acl} if acl else {}),
+        }
+        url = f"http://localhost/{bucket}/{key}"
+        call = asyncio.get_running_loop().run_in_executor(
+            self._worker, lambda: self.others.call("PUT", url, headers, body)
+        )
+
+        def finished(answered: asyncio.Future[Answer]) -> None:
+            if answered.cancelled():
+                return
+            error = answered.exception()
+            done(*((500, str(error).encode()) if error else (answered.result()[0], answered.result()[2])))
+
+        call.add_done_callback(finished)
+
     async def _reset(self) -> Answer:
         """Forget everything, as between two tests. moto's clients know this page under their own name."""
         self.kinesis.reset()
+        self.iot.reset()
         await asyncio.get_running_loop().run_in_executor(self._worker, self._reset_others)
         return 200, {"content-type": "application/json"}, b'{"status": "ok"}'
 
@@ -284,10 +342,12 @@ class Cloud:
 
             text = await asyncio.get_running_loop().run_in_executor(self._worker, prometheus.render, self.metrics, now)
             return 200, {"content-type": prometheus.CONTENT_TYPE}, text
+        elif page == "iot":
+            told = self.iot.describe()
         elif page == "capacity":
             told = await asyncio.get_running_loop().run_in_executor(self._worker, self._capacity, now)
         else:
-            pages = ", ".join(f"/_alleycat/{page}" for page in ("health", "metrics", "prometheus", "capacity"))
+            pages = ", ".join(f"/_alleycat/{page}" for page in ("health", "metrics", "prometheus", "capacity", "iot"))
             return 404, {"content-type": "text/plain"}, f"No such page. There are {pages}\n".encode()
         return 200, {"content-type": "application/json"}, orjson.dumps(told)
 
@@ -328,7 +388,7 @@ def request_ids() -> Headers:
 
 
 def _services() -> Iterable[str]:
-    return ["kinesis", "dynamodb", "cloudwatch", "everything else by moto"]
+    return ["kinesis", "dynamodb", "cloudwatch", "iot", "everything else by moto"]
 
 
 def _missing_token(content_type: str) -> Answer:

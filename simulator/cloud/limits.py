@@ -181,6 +181,10 @@ IOT_USER_PROPERTIES_BYTES = Quota("iot.mqtt5.user_properties_max_bytes", 8 * KIB
 IOT_MESSAGE_EXPIRY_SECONDS = Quota("iot.mqtt5.message_expiry_max_seconds", 604_800, "s", "CAH mqtt5: 7 days")
 IOT_WEBSOCKET_SECONDS = Quota("iot.websocket.max_seconds", 86_400, "s", "CAH protocols: 24 hours")
 
+IOT_RULES = Quota("iot.account.rules", 1_000, "rules", "CAH")
+IOT_RULE_ACTIONS = Quota("iot.rule.actions", 10, "actions", "CAH")
+IOT_RULE_EVALUATIONS = Quota("iot.account.rule_evaluations_per_second", 20_000, "evaluations/s", "CAH")
+
 QUOTAS: tuple[Quota, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Quota))
 
 
@@ -198,6 +202,8 @@ class LimitSettings:
     the control plane. ``dynamodb_split_seconds`` is how long a partition is refused before it is split for heat.
     ``iot_burst_seconds`` is the depth of IoT Core's buckets in seconds of their rate; ``iot_redelivery_seconds`` how
     long a message of QoS 1 to an MQTT 3.1.1 client waits for its PUBACK before it is sent again. AWS publishes neither.
+    ``iot_action_attempts`` is how often a rule's action is tried before the error action runs (AWS documents three for
+    the HTTP action), ``iot_action_retry_seconds`` the first pause between, which doubles.
     """
 
     enforced: bool = True
@@ -210,6 +216,8 @@ class LimitSettings:
     dynamodb_split_seconds: float = 300.0
     iot_burst_seconds: float = 1.0
     iot_redelivery_seconds: float = 10.0
+    iot_action_attempts: float = 3
+    iot_action_retry_seconds: float = 0.1
 
 
 def with_settings(given: Sequence[str], settings: LimitSettings | None = None) -> LimitSettings:

@@ -83,6 +83,8 @@ class Broker:
         self.clients: dict[str, Client] = {}
         self.retained: dict[str, Retained] = {}
         self.dirty: list[Client] = []
+        # Takes what would go to subscribers when they are at another broker.
+        self.elsewhere: Callable[[str, bytes, int, bool], None] | None = None
         self._rules = rules
         self._tree: FilterTree[Subscription] = FilterTree()
         self._versions: dict[str, int] = {}
@@ -152,6 +154,14 @@ class Broker:
     @staticmethod
     def _is_due(session: Session, now: float) -> bool:
         return min(session.ends_at or now, session.will_at or now + 1) <= now
+
+    def forget(self) -> None:
+        """Drop every session that is away, and what is retained. For a broker that nobody is connected to."""
+        self.sessions.clear()
+        self.retained.clear()
+        self._away.clear()
+        self._versions.clear()
+        self._tree = FilterTree()
 
     def _forget(self, session: Session, now: float) -> None:
         for subscription in session.subscriptions.values():
@@ -239,6 +249,10 @@ class Broker:
     ) -> None:
         """Give an accepted message to the rules, and to the subscribers unless it is Basic Ingest."""
         if not topic.startswith(RESERVED_FOR_RULES):
+            if self.elsewhere is not None:
+                # It comes back from there to the rules that want it.
+                self.elsewhere(topic, payload, qos, retain)
+                return
             if retain:
                 self._retain(topic, payload, qos, properties, now)
             found = self._tree.match(topic)

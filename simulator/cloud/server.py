@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ from simulator.cloud.limits import LimitSettings
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 4566
+DEFAULT_MQTT_PORT = 1883
 DEFAULT_REGION = "us-east-1"
 START_TIMEOUT_S = 30.0
 
@@ -39,7 +40,7 @@ class CloudError(Exception):
     """The embedded cloud could not be started or has gone; the text says what to do."""
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int, flag: str = "--port") -> None:
     """:raises CloudError: when ``port`` is taken or may not be bound."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -52,7 +53,7 @@ def check_port(host: str, port: int) -> None:
             else:
                 reason = f"cannot listen on {host}:{port} ({error.strerror})"
             raise CloudError(
-                f"{reason}; stop what listens there, or choose another with --port (0 takes a free one)"
+                f"{reason}; stop what listens there, or choose another with {flag} (0 takes a free one)"
             ) from None
 
 
@@ -83,7 +84,7 @@ async def serve(app: Any, host: str, port: int, ready: Callable[[int], object], 
         port=port,
         interface=Interfaces.ASGI,
         http=HTTPModes.auto,
-        websockets=False,
+        websockets=True,
         backlog=1024,
         # Bounds what is taken from clients before it is answered; the kernel queues the rest.
         backpressure=512,
@@ -124,6 +125,15 @@ def run(coroutine: Any) -> None:
             runner.run(coroutine)
 
 
+def allow_many_connections() -> None:
+    """Raise this process's limit of open files as far as it may: every bike is a connection."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def client_environment(url: str, region: str) -> dict[str, str]:
     """The variables with which any AWS client or process uses an emulator at ``url``."""
     return {
@@ -143,9 +153,26 @@ class CloudProcess:
     :raises CloudError: on entering, when it cannot be started.
     """
 
-    def __init__(self, *, host: str = DEFAULT_HOST, port: int = 0, settings: LimitSettings | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        host: str = DEFAULT_HOST,
+        port: int = 0,
+        mqtt_port: int = 0,
+        settings: LimitSettings | None = None,
+        tls: Mapping[str, Any] | None = None,
+        broker: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``tls``: members of :class:`simulator.cloud.mqtt_listener.TlsFiles`, for MQTT with client certificates.
+
+        ``broker``: members of :class:`simulator.cloud.iot_bridge.BridgeSettings`, to use another broker.
+        """
         self.host = host
         self.port = port
+        self.mqtt_port = mqtt_port
+        self.mqtt_tls_port = 0
+        self.tls = tls
+        self.broker = broker
         self.settings = settings or LimitSettings()
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: list[bytes] = []
@@ -154,6 +181,11 @@ class CloudProcess:
     def endpoint_url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+    @property
+    def mqtt_url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mqtt://{host}:{self.mqtt_port}"
 
     @property
     def pid(self) -> int:
@@ -190,7 +222,17 @@ class CloudProcess:
 
     def start(self) -> Self:
         check_port(self.host, self.port)
-        options = json.dumps({"host": self.host, "port": self.port, "settings": asdict(self.settings)})
+        check_port(self.host, self.mqtt_port, "--mqtt-port")
+        options = json.dumps(
+            {
+                "host": self.host,
+                "port": self.port,
+                "mqtt_port": self.mqtt_port,
+                "tls": dict(self.tls) if self.tls else None,
+                "broker": dict(self.broker) if self.broker else None,
+                "settings": asdict(self.settings),
+            }
+        )
         self._process = subprocess.Popen(
             [sys.executable, "-m", "simulator.cloud.server", options],
             stdin=subprocess.PIPE,
@@ -212,7 +254,8 @@ class CloudProcess:
             raise CloudError(
                 f"the embedded cloud did not start (exit code {code}): {told[-1] if told else 'no message'}"
             )
-        self.port = json.loads(line)["port"]
+        ports = json.loads(line)
+        self.port, self.mqtt_port, self.mqtt_tls_port = ports["port"], ports["mqtt_port"], ports["mqtt_tls_port"]
         return self
 
     def _drain_errors(self) -> None:
@@ -248,7 +291,10 @@ class CloudProcess:
 
 async def _child(options: dict[str, Any]) -> None:
     from simulator.cloud.endpoint import Cloud
+    from simulator.cloud.iot_bridge import BridgeError, BridgeSettings
+    from simulator.cloud.mqtt_listener import ListenError, TlsFiles
 
+    allow_many_connections()
     cloud = Cloud(LimitSettings(**options["settings"]))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -261,14 +307,25 @@ async def _child(options: dict[str, Any]) -> None:
         loop.call_soon_threadsafe(stop.set)
 
     threading.Thread(target=parent_gone, name="alleycat-parent", daemon=True).start()
+    host, listener = options["host"], cloud.iot.listener
     try:
+        if options["broker"]:
+            await cloud.iot.bridge_to(BridgeSettings(**options["broker"]))
+        mqtt_port = await listener.open(host, options["mqtt_port"])
+        tls_port = 0
+        if options["tls"]:
+            files = TlsFiles(**options["tls"])
+            tls_port = await listener.open(host, files.port, files.context())
+        ports = {"mqtt_port": mqtt_port, "mqtt_tls_port": tls_port}
         await serve(
             cloud,
-            options["host"],
+            host,
             options["port"],
-            lambda port: print(json.dumps({"port": port}), flush=True),
+            lambda port: print(json.dumps({"port": port, **ports}), flush=True),
             stop,
         )
+    except (ListenError, BridgeError) as error:
+        raise CloudError(str(error)) from None
     finally:
         cloud.close()
 

@@ -28,6 +28,7 @@ from simulator.template.support import (
     STREAM,
     TABLE,
     TOPIC,
+    TOPIC_RULE,
     ignored_type,
 )
 
@@ -42,6 +43,7 @@ _RULES: Final[Mapping[str, tuple[str, str]]] = {
     BUCKET: ("BucketName", r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"),
     QUEUE: ("QueueName", r"[a-zA-Z0-9_-]{1,80}"),
     TOPIC: ("TopicName", r"[a-zA-Z0-9_-]{1,256}"),
+    TOPIC_RULE: ("RuleName", r"[a-zA-Z0-9_]{1,128}"),
 }
 # Resources that SAM adds to a template, and that other parts of it may therefore refer to.
 _SAM_ADDS = re.compile(r"Serverless(Rest|Http)Api([A-Z]\w*)?")
@@ -198,6 +200,7 @@ class Names:
         else:
             name = f"{self.place.stack_name}-{logical_id}"
             name = name.lower() if kind == BUCKET else name
+            name = re.sub(r"[^a-zA-Z0-9_]", "_", name) if kind == TOPIC_RULE else name
         if not re.fullmatch(rule, name):
             raise self.error(f"{logical_id}: {name[:300]!r} is not a possible {key}", line, f"it must match {rule}")
         self._known[logical_id] = name
@@ -212,6 +215,7 @@ class Names:
             BUCKET: f"arn:{partition}:s3:::{name}",
             QUEUE: f"arn:{partition}:sqs:{where}:{name}",
             TOPIC: f"arn:{partition}:sns:{where}:{name}",
+            TOPIC_RULE: f"arn:{partition}:iot:{where}:rule/{name}",
         }.get(kind, f"arn:{partition}:lambda:{where}:function:{name}")
 
     def _added_by_sam(self, logical_id: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.template import event_sources, functions, scaling, stores
+from simulator.template import event_sources, functions, iot, scaling, stores
 from simulator.template.context import Context
 from simulator.template.errors import TemplateError
 from simulator.template.intrinsics import NO_VALUE, Resolver, is_intrinsic
@@ -30,6 +30,7 @@ from simulator.template.support import (
     STREAM,
     TABLE,
     TOPIC,
+    TOPIC_RULE,
     UNDERSTOOD,
     ignored_type,
 )
@@ -61,6 +62,7 @@ _STORES: Final[Mapping[str, Callable[[str, Properties, Names], Any]]] = {
     BUCKET: stores.bucket,
     QUEUE: stores.queue,
     TOPIC: stores.topic,
+    TOPIC_RULE: iot.topic_rule,
     SCALABLE_TARGET: scaling.target,
     SCALING_POLICY: scaling.policy,
 }
@@ -176,6 +178,7 @@ class _Builder:
             (*made[BUCKET],),
             (*made[QUEUE],),
             (*made[TOPIC],),
+            (*made[TOPIC_RULE],),
         )
         return Deployment(
             path=self.path,
@@ -190,6 +193,7 @@ class _Builder:
             buckets=tuple(made[BUCKET]),
             queues=tuple(made[QUEUE]),
             topics=tuple(made[TOPIC]),
+            topic_rules=tuple(made[TOPIC_RULE]),
             consumers=tuple(made[CONSUMER]),
             scalable_targets=tuple(made[SCALABLE_TARGET]),
             scaling_policies=tuple(made[SCALING_POLICY]),

@@ -251,6 +251,16 @@ class TopicSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicRuleSpec:
+    """A rule of IoT Core; ``payload`` is the topicRulePayload of boto3's ``create_topic_rule``."""
+
+    logical_id: str
+    name: str
+    arn: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """Something of the template that has no effect here, and why.
 
@@ -289,6 +299,7 @@ class Deployment:
     buckets: tuple[BucketSpec, ...] = ()
     queues: tuple[QueueSpec, ...] = ()
     topics: tuple[TopicSpec, ...] = ()
+    topic_rules: tuple[TopicRuleSpec, ...] = ()
     consumers: tuple[ConsumerSpec, ...] = ()
     scalable_targets: tuple[ScalableTargetSpec, ...] = ()
     scaling_policies: tuple[ScalingPolicySpec, ...] = ()

@@ -19,6 +19,7 @@ MAPPING: Final = "AWS::Lambda::EventSourceMapping"
 BUCKET: Final = "AWS::S3::Bucket"
 QUEUE: Final = "AWS::SQS::Queue"
 TOPIC: Final = "AWS::SNS::Topic"
+TOPIC_RULE: Final = "AWS::IoT::TopicRule"
 SCALABLE_TARGET: Final = "AWS::ApplicationAutoScaling::ScalableTarget"
 SCALING_POLICY: Final = "AWS::ApplicationAutoScaling::ScalingPolicy"
 
@@ -29,6 +30,11 @@ NO_BEHAVIOUR: Final[tuple[tuple[str, str], ...]] = (
     ("AWS::CloudWatch::", "alarms and dashboards of a template are not made here; PutMetricAlarm makes alarms"),
     ("AWS::KMS::", "nothing is encrypted here"),
     ("AWS::SSM::", "parameters of Systems Manager are not simulated"),
+    ("AWS::IoT::Policy", "permissions are not checked here"),
+    ("AWS::IoT::ThingPrincipalAttachment", "any certificate of the broker's CA may connect here"),
+    ("AWS::IoT::Thing", "things are not simulated; any client may connect"),
+    ("AWS::IoT::Certificate", "any certificate of the broker's CA may connect here"),
+    ("AWS::IoT::Logging", "IoT Core's logs are not simulated"),
     ("AWS::S3::BucketPolicy", "permissions are not checked here"),
     ("AWS::SQS::QueuePolicy", "permissions are not checked here"),
     ("AWS::SNS::TopicPolicy", "permissions are not checked here"),
@@ -127,6 +133,7 @@ IGNORED: Final[Mapping[str, Mapping[str, str]]] = {
         "TracingConfig": "traces are not simulated",
         "DeliveryStatusLogging": "deliveries are not logged here",
     },
+    TOPIC_RULE: _TAGS,
     SCALABLE_TARGET: {"RoleARN": _PERMISSIONS},
     SCALING_POLICY: {},
 }
@@ -175,6 +182,7 @@ UNDERSTOOD: Final[Mapping[str, tuple[str, ...]]] = {
     BUCKET: ("BucketName",),
     QUEUE: ("QueueName",),
     TOPIC: ("TopicName",),
+    TOPIC_RULE: ("RuleName", "TopicRulePayload"),
     SCALABLE_TARGET: ("ServiceNamespace", "ResourceId", "ScalableDimension", "MinCapacity", "MaxCapacity"),
     SCALING_POLICY: (
         "PolicyName",
@@ -194,6 +202,7 @@ STREAM_EVENTS: Final = ("Kinesis", "DynamoDB")
 IGNORED_EVENTS: Final[Mapping[str, str]] = {
     "Api": "web APIs are not simulated",
     "HttpApi": "web APIs are not simulated",
+    "IoTRule": "rules that invoke a function are not simulated; a rule can put on a stream that the function reads",
     "Schedule": "schedules are not simulated",
     "ScheduleV2": "schedules are not simulated",
 }
