@@ -156,9 +156,10 @@ class DeviceProducer(abc.ABC):
             check_topic("the will's topic", one.topic)
             if one.qos not in (0, 1):
                 raise ConfigurationError(f"the will's qos must be 0 or 1, not {one.qos!r}")
-        room = max_buffered_records or max(50_000, 2 * len(topics) * max_queued_per_device)
-        _within("max_buffered_records", room, 1, math.inf)
-        self._max_buffered_records = room
+        if max_buffered_records is None:
+            max_buffered_records = max(50_000, 2 * len(topics) * max_queued_per_device)
+        _within("max_buffered_records", max_buffered_records, 1, math.inf)
+        self._max_buffered_records = max_buffered_records
         self._connect_rate_per_s = connect_rate_per_s
         self._keep_alive_s = keep_alive_s
         self._ack_timeout_s = ack_timeout_s
