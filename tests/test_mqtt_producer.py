@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import getpass
 import ipaddress
 import random
 import shutil
@@ -57,7 +58,8 @@ class Mosquitto:
 
     def __init__(self, directory: Path, *listeners: str) -> None:
         self.ports = [free_port() for _ in range(1 + len(listeners))]
-        text = "persistence false\nallow_anonymous true\n"
+        # Started by root, it would become somebody who may not read the test's certificates.
+        text = f"persistence false\nallow_anonymous true\nuser {getpass.getuser()}\n"
         for port, lines in zip(self.ports, ("", *listeners), strict=True):
             text += f"listener {port} 127.0.0.1\n{lines}\n"
         self.config = directory / "mosquitto.conf"
