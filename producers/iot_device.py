@@ -79,6 +79,7 @@ class IotDeviceProducer(DeviceProducer):
             raise ConfigurationError("alpn is the SDK's to choose here: x-amzn-mqtt-ca on port 443, else none")
         self._events: deque[Event] = deque()
         self._waking = False
+        self._leaving = False
         self._clients: dict[Device, mqtt5.Client] = {}
         self._running: set[Device] = set()
 
@@ -246,7 +247,7 @@ class IotDeviceProducer(DeviceProducer):
     def _on_disconnection(self, device: Device, data: mqtt5.LifecycleDisconnectData) -> None:
         packet = data.disconnect_packet
         said = _problem(data.exception) if packet is None else f"DISCONNECT {_name(packet.reason_code)}"
-        self._hand_over(functools.partial(self._disconnected, device, f"device {device.key!r}: {said}"))
+        self._hand_over(functools.partial(self._interrupted, device, f"device {device.key!r}: {said}"))
 
     def _on_stopped(self, device: Device, data: mqtt5.LifecycleStoppedData) -> None:
         self._hand_over(functools.partial(self._running.discard, device))
@@ -264,6 +265,11 @@ class IotDeviceProducer(DeviceProducer):
             self._pump()
         if self._waiters:
             self._wake_waiters()
+
+    def _interrupted(self, device: Device, problem: str) -> None:
+        # That we ended it ourselves is told in the same way.
+        if not self._leaving:
+            self._disconnected(device, problem)
 
     def _failed(self, device: Device, error: Exception, reason: Any) -> None:
         if reason is None:
@@ -284,6 +290,7 @@ class IotDeviceProducer(DeviceProducer):
         client.start()
 
     async def _leave(self) -> None:
+        self._leaving = True
         for client in self._clients.values():
             # Without a packet to send it would just close, and the broker would publish the will.
             client.stop(mqtt5.DisconnectPacket())
@@ -291,6 +298,7 @@ class IotDeviceProducer(DeviceProducer):
             await self._wait()
 
     async def _shut_down(self) -> None:
+        self._leaving = True
         for device in self._running:
             self._clients[device].stop()
         with contextlib.suppress(TimeoutError):

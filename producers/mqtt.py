@@ -231,7 +231,12 @@ class DeviceProducer(abc.ABC):
         self._prepare()
         keys = list(self._fleet.devices)
         try:
-            await self._attempt(keys[:1])
+            try:
+                # Name, socket, TLS and CONNACK each have a time limit of their own.
+                async with asyncio.timeout(3 * self._connect_timeout_s):
+                    await self._attempt(keys[:1])
+            except TimeoutError:
+                raise self._unreachable(self._fleet.last_problem or "no answer in time") from None
             if self._first_failure is not None:
                 raise self._first_failure
             # A broker that stops answering now must not keep everyone else waiting: stragglers go on connecting.

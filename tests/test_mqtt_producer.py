@@ -132,10 +132,11 @@ class Packet:
 
 @dataclass
 class FakeBroker:
-    """Speaks enough MQTT 3.1.1 to answer wrongly: ``async with FakeBroker(...) as broker`` serves at ``broker.url``.
+    """Speaks enough MQTT 3.1.1 and 5 to answer wrongly: ``async with FakeBroker(...) as it`` serves at ``it.url``.
 
     ``connack`` says for a client id and its how manyeth CONNECT what to return: a code, ``None`` for nothing at all,
-    or ``"close"``. ``puback`` says for the n-th PUBLISH (from 1): true, false, ``"close"``, or a delay in seconds.
+    or ``"close"``. ``puback`` says for the n-th PUBLISH (from 1): true, false, ``"close"``, a delay in seconds, or (of
+    MQTT 5) a reason code.
     """
 
     connack: Callable[[str, int], int | str | None] = lambda client, count: 0
@@ -180,6 +181,7 @@ class FakeBroker:
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = ""
+        five = False
         while True:
             head = (await reader.readexactly(1))[0]
             size = shift = 0
@@ -192,22 +194,25 @@ class FakeBroker:
             body = await reader.readexactly(size)
             kind = head >> 4
             if kind == 1:
-                length = int.from_bytes(body[10:12], "big")
-                client = body[12 : 12 + length].decode()
+                five = body[6] == 5
+                at = 11 + body[10] if five else 10
+                length = int.from_bytes(body[at : at + 2], "big")
+                client = body[at + 2 : at + 2 + length].decode()
                 self.connects[client] += 1
                 self.connect_packets.append(body)
                 answer = self.connack(client, self.connects[client])
                 if answer == "close":
                     return
                 if isinstance(answer, int):
-                    writer.write(bytes([0x20, 2, 0, answer]))
+                    writer.write(bytes([0x20, 3, 0, answer, 0] if five else [0x20, 2, 0, answer]))
                     if answer:
                         return
             elif kind == 3:
                 length = int.from_bytes(body[:2], "big")
                 qos = head >> 1 & 3
                 end = 2 + length + (2 if qos else 0)
-                packet = Packet(client, body[2 : 2 + length].decode(), body[end:], qos)
+                payload = body[end + 1 + body[end] :] if five else body[end:]
+                packet = Packet(client, body[2 : 2 + length].decode(), payload, qos)
                 self.packets.append(packet)
                 verdict = self.puback(len(self.packets), packet)
                 if verdict == "close":
@@ -216,6 +221,8 @@ class FakeBroker:
                     puback = bytes([0x40, 2]) + body[end - 2 : end]
                     if verdict is True:
                         writer.write(puback)
+                    elif isinstance(verdict, int):
+                        writer.write(bytes([0x40, 3]) + body[end - 2 : end] + bytes([verdict]))
                     else:
                         asyncio.get_running_loop().call_later(float(verdict), writer.write, puback)
             elif kind == 12:
