@@ -319,9 +319,10 @@ def _region_of(host: str) -> str | None:
     return found.group(1) if found else None
 
 
-def _set_path(path: str, arguments: mqtt5.WebsocketHandshakeTransformArgs) -> None:
-    arguments.http_request.path = path
-    arguments.set_done()
+def _set_path(path: str, transform_args: mqtt5.WebsocketHandshakeTransformArgs) -> None:
+    # The runtime passes the argument by this name.
+    transform_args.http_request.path = path
+    transform_args.set_done()
 
 
 def _socket_options(connect_timeout_s: float) -> io.SocketOptions:

@@ -236,7 +236,8 @@ class DeviceProducer(abc.ABC):
                 async with asyncio.timeout(3 * self._connect_timeout_s):
                     await self._attempt(keys[:1])
             except TimeoutError:
-                raise self._unreachable(self._fleet.last_problem or "no answer in time") from None
+                silence = "no answer in time" + (", or a TLS handshake that failed" if self.broker.tls else "")
+                raise self._unreachable(self._fleet.last_problem or silence) from None
             if self._first_failure is not None:
                 raise self._first_failure
             # A broker that stops answering now must not keep everyone else waiting: stragglers go on connecting.
