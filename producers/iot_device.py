@@ -82,6 +82,7 @@ class IotDeviceProducer(DeviceProducer):
         self._leaving = False
         self._clients: dict[Device, mqtt5.Client] = {}
         self._running: set[Device] = set()
+        self._to_start: set[Device] = set()
 
     @property
     def _is_signed(self) -> bool:
@@ -250,7 +251,7 @@ class IotDeviceProducer(DeviceProducer):
         self._hand_over(functools.partial(self._interrupted, device, f"device {device.key!r}: {said}"))
 
     def _on_stopped(self, device: Device, data: mqtt5.LifecycleStoppedData) -> None:
-        self._hand_over(functools.partial(self._running.discard, device))
+        self._hand_over(functools.partial(self._stopped, device))
 
     # -- on the loop -----------------------------------------------------------------------------------
 
@@ -271,6 +272,13 @@ class IotDeviceProducer(DeviceProducer):
         if not self._leaving:
             self._disconnected(device, problem)
 
+    def _stopped(self, device: Device) -> None:
+        if device in self._to_start and not self._leaving:
+            self._to_start.discard(device)
+            self._clients[device].start()
+        else:
+            self._running.discard(device)
+
     def _failed(self, device: Device, error: Exception, reason: Any) -> None:
         if reason is None:
             problem = _problem(error)
@@ -285,9 +293,9 @@ class IotDeviceProducer(DeviceProducer):
     # -- endings ---------------------------------------------------------------------------------------
 
     def _drop(self, device: Device) -> None:
-        client = self._clients[device]
-        client.stop()
-        client.start()
+        # A start right after it would undo the stop.
+        self._to_start.add(device)
+        self._clients[device].stop()
 
     async def _leave(self) -> None:
         self._leaving = True

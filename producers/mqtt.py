@@ -31,6 +31,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import logging
 import math
 import random
 import threading
@@ -62,12 +63,19 @@ from producers.mqtt_settings import (
 )
 from producers.spool import Spool
 
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.WARNING)
+# What happens to connections is in the statistics; nobody wants a line on stderr for each of thousands.
+_log.addHandler(logging.NullHandler())
+
 CONNECTS_PER_S = 3000.0
 """CONNECTs a second of an AWS account (AWS IoT Core, message broker limits; 100 in the smaller regions)."""
 _GRACE_S = 0.5
 """How long an undrained close waits for acknowledgements, and a client for its DISCONNECT to leave."""
 _LEAVE_S = 5.0
 _LEAVING_TOGETHER = 100
+_OTHER_DESCRIPTORS = 32
+"""What else a process has open: its streams, the event loop's, a spool."""
 _BROKER_UNWELL = (3, 136, 137)
 """Server unavailable (MQTT 3.1.1, and as paho translates it), server busy: not the client's fault."""
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -228,6 +236,7 @@ class DeviceProducer(abc.ABC):
         if self._entered:
             raise ProducerClosed("a producer is opened once; make another one")
         self._entered = True
+        _check_descriptors(len(self.client_ids))
         self._prepare()
         keys = list(self._fleet.devices)
         try:
@@ -333,7 +342,9 @@ class DeviceProducer(abc.ABC):
         records = self._valid(records)
         if not self._turn.locked() and self._room() >= len(records):
             self._fleet.add(records)
-            self._pump()
+            if self._pump():
+                # Gives publishes a chance to leave when the caller never waits for anything else.
+                await asyncio.sleep(0)
             return
         taken = 0
         try:
@@ -347,7 +358,8 @@ class DeviceProducer(abc.ABC):
                     part = records[taken : taken + room]
                     self._fleet.add(part)
                     taken += len(part)
-                    self._pump()
+                    if self._pump():
+                        await asyncio.sleep(0)
         except BaseException as error:
             self._fleet.lose_unseen(records[taken:], REJECTED if error is self._error else INTERRUPTED)
             raise
@@ -405,10 +417,10 @@ class DeviceProducer(abc.ABC):
 
     # -- the pump --------------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
-        """Do what is to be done now and set the timer for the rest."""
+    def _pump(self) -> int:
+        """Do what is to be done now and set the timer for the rest; how many publishes were started."""
         if self._stopping or self._pumping:
-            return
+            return 0
         # A library may tell of a failure from within what is asked of it here.
         self._pumping = True
         try:
@@ -426,6 +438,7 @@ class DeviceProducer(abc.ABC):
         self._set_timer(now)
         if self._fleet.ledger.lost != lost_before:
             self._wake_waiters()
+        return len(todo.publish)
 
     def _set_timer(self, now: float) -> None:
         wake = self._fleet.next_wake(now)
@@ -598,6 +611,7 @@ class MqttProducer(DeviceProducer):
         return _Client(
             broker.host,
             broker.port,
+            logger=_log,
             identifier=self.client_ids[device.key],
             username=self._username,
             password=self._password,
@@ -737,6 +751,20 @@ def _reason(error: aiomqtt.MqttCodeError) -> tuple[str, int]:
     if isinstance(reason, int):
         return paho.connack_string(reason), reason
     return str(reason), reason.value if reason is not None else -1
+
+
+def _check_descriptors(count: int) -> None:
+    """:raises ConfigurationError: when the process may not have so many connections."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and count + _OTHER_DESCRIPTORS > limit:
+        raise ConfigurationError(
+            f"{count:,} devices need a connection each, and this process may have {limit:,} files open: raise the "
+            f"limit (ulimit -n {count + _OTHER_DESCRIPTORS}), or spread the devices over several processes"
+        )
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

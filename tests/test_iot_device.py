@@ -15,6 +15,7 @@ from test_mqtt_producer import (
     Certificates,
     FakeBroker,
     Mosquitto,
+    NoJitter,
     free_port,
     listening,
     make_certificates,
@@ -135,6 +136,20 @@ def test_what_is_not_acknowledged_is_published_again() -> None:
             assert numbers(broker.packets) == [1, 1, 1, 2]
         ledger = it.statistics().ledger
         assert (ledger.delivered, ledger.retried, ledger.duplicates) == (2, 2, 2)
+
+    run(main)
+
+
+def test_a_connection_that_acknowledges_nothing_is_replaced() -> None:
+    async def main() -> None:
+        async with FakeBroker(puback=lambda count, packet: packet.client in acknowledging) as broker:
+            acknowledging: set[str] = set()
+            async with producer(broker.url, ack_timeout_s=0.005, rng=NoJitter()) as it:
+                await it.put(record(1))
+                await until(lambda: broker.connects.total() == 2)
+                acknowledging.add("alleycat-0")
+        statistics = it.statistics()
+        assert (statistics.ledger.delivered, statistics.disconnects, statistics.reconnects) == (1, 1, 1)
 
     run(main)
 

@@ -498,6 +498,26 @@ def test_a_device_cut_off_comes_back_with_its_queue() -> None:
     run(main)
 
 
+class NoJitter(random.Random):
+    def random(self) -> float:
+        return 0.0
+
+
+def test_a_connection_that_acknowledges_nothing_is_replaced() -> None:
+    async def main() -> None:
+        # The limit of 100 unacknowledged publishes is used up; the next connection gets its answer.
+        async with FakeBroker(puback=lambda count, packet: count > 100) as broker:
+            async with producer(broker.url, ack_timeout_s=0.005, rng=NoJitter()) as it:
+                await it.put(record(1))
+            assert len(broker.packets) == 101
+            assert broker.connects.total() == 2
+        statistics = it.statistics()
+        assert (statistics.ledger.delivered, statistics.disconnects, statistics.reconnects) == (1, 1, 1)
+        assert "100 publishes" in (statistics.last_problem or "")
+
+    run(main)
+
+
 def test_an_offline_device_keeps_only_what_its_queue_holds(tmp_path: Path) -> None:
     async def main() -> None:
         # Device 1 gets in at its second try, a second later.
@@ -537,6 +557,22 @@ def test_a_broker_that_does_not_take_anyone_is_unreachable(answer: int | str | N
                     pass
 
     run(main)
+
+
+@needs_mosquitto
+def test_trouble_is_told_in_the_statistics_and_not_on_stderr(
+    mosquitto: Mosquitto, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def main() -> None:
+        async with producer(mosquitto.url, range(3), deadline_s=0.3, ack_timeout_s=0.1) as it:
+            mosquitto.stop()
+            await it.put_many([record(n, n) for n in range(3)])
+            await it.flush()
+            assert it.statistics().ledger.lost_by_reason == {DEADLINE: 3}
+            assert it.statistics().last_problem
+
+    run(main)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_nobody_there() -> None:
@@ -747,6 +783,18 @@ def test_records_that_nobody_could_publish() -> None:
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         MqttProducer(**({"topic": "t", "devices": (0,)} | settings))
+
+
+def test_more_devices_than_this_process_may_have_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (1024, 4096))
+
+    async def main() -> None:
+        with pytest.raises(ConfigurationError, match="1,000 devices.*ulimit -n 1032"):
+            async with producer("mqtt://127.0.0.1:1", range(1000)):
+                pass
+
+    run(main)
 
 
 def test_files_that_hold_no_certificate(tmp_path: Path) -> None:
