@@ -681,6 +681,35 @@ def test_a_frozen_broker_does_not_hold_anyone(mosquitto: Mosquitto) -> None:
     run(main)
 
 
+def test_entering_can_be_cancelled_while_a_thread_waits_for_a_handshake() -> None:
+    """A TLS handshake runs in a thread, which nobody can cancel: its socket must be closed all the same."""
+
+    async def main() -> None:
+        greeted = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            greeted.set()
+            while await reader.read(1000):
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"mqtts://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        entering = asyncio.create_task(producer(url, connect_timeout_s=0.3).__aenter__())
+        await greeted.wait()
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert entering.cancelled()
+        with pytest.raises(EndpointUnreachable, match="timed out"):
+            async with producer(url, connect_timeout_s=0.1):
+                pass
+        server.close()
+        await server.wait_closed()
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+
+    run(main)
+
+
 def test_a_closed_producer_takes_nothing() -> None:
     async def main() -> None:
         async with FakeBroker() as broker:
