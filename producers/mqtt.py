@@ -34,6 +34,7 @@ import contextlib
 import logging
 import math
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -690,6 +691,9 @@ class _Client(aiomqtt.Client):
         self.sends: set[asyncio.Task[None]] = set()
         self.pending_calls_threshold = 2 * MAX_UNACKNOWLEDGED
         self._client.connect_timeout = self.timeout
+        self._sockets: list[socket.socket] = []
+        for name in ("_create_socket_connection", "_ssl_wrap_socket"):
+            setattr(self._client, name, self._remembering(getattr(self._client, name)))
         self._look_every_s = max(1.0, self._keepalive / 4)
 
     def _client_connect(self) -> None:
@@ -700,7 +704,13 @@ class _Client(aiomqtt.Client):
             self._in_thread = True
         try:
             super()._client_connect()
+        except BaseException:
+            # paho leaves the socket of a failed WebSocket handshake to the garbage collector.
+            for one in self._sockets:
+                one.close()
+            raise
         finally:
+            self._sockets.clear()
             with self._gate:
                 self._in_thread = False
                 dropped = self._dropped
@@ -708,6 +718,14 @@ class _Client(aiomqtt.Client):
                 # After the callbacks that register the socket with the loop.
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._close_socket)
+
+    def _remembering(self, make: Callable[..., socket.socket]) -> Callable[..., socket.socket]:
+        def made(*arguments: object) -> socket.socket:
+            one = make(*arguments)
+            self._sockets.append(one)
+            return one
+
+        return made
 
     def _on_disconnect(  # type: ignore[no-untyped-def]
         self, client, userdata, flags, reason_code, properties=None

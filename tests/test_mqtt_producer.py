@@ -575,6 +575,24 @@ def test_trouble_is_told_in_the_statistics_and_not_on_stderr(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_server_that_speaks_no_websocket() -> None:
+    async def main() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"GET /mqtt HTTP/1.1\r\n")
+            assert b"Sec-Websocket-Protocol: mqtt\r\n" in head
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            with pytest.raises(EndpointUnreachable, match="WebSocket"):
+                async with producer(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"):
+                    pass
+
+    run(main)
+
+
 def test_nobody_there() -> None:
     async def main() -> None:
         with pytest.raises(EndpointUnreachable, match="refused.*is it running"):
