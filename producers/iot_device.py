@@ -79,8 +79,10 @@ class IotDeviceProducer(DeviceProducer):
             raise ConfigurationError("alpn is the SDK's to choose here: x-amzn-mqtt-ca on port 443, else none")
         self._events: deque[Event] = deque()
         self._waking = False
+        self._leaving = False
         self._clients: dict[Device, mqtt5.Client] = {}
         self._running: set[Device] = set()
+        self._to_start: set[Device] = set()
 
     @property
     def _is_signed(self) -> bool:
@@ -246,10 +248,10 @@ class IotDeviceProducer(DeviceProducer):
     def _on_disconnection(self, device: Device, data: mqtt5.LifecycleDisconnectData) -> None:
         packet = data.disconnect_packet
         said = _problem(data.exception) if packet is None else f"DISCONNECT {_name(packet.reason_code)}"
-        self._hand_over(functools.partial(self._disconnected, device, f"device {device.key!r}: {said}"))
+        self._hand_over(functools.partial(self._interrupted, device, f"device {device.key!r}: {said}"))
 
     def _on_stopped(self, device: Device, data: mqtt5.LifecycleStoppedData) -> None:
-        self._hand_over(functools.partial(self._running.discard, device))
+        self._hand_over(functools.partial(self._stopped, device))
 
     # -- on the loop -----------------------------------------------------------------------------------
 
@@ -265,6 +267,18 @@ class IotDeviceProducer(DeviceProducer):
         if self._waiters:
             self._wake_waiters()
 
+    def _interrupted(self, device: Device, problem: str) -> None:
+        # That we ended it ourselves is told in the same way.
+        if not self._leaving:
+            self._disconnected(device, problem)
+
+    def _stopped(self, device: Device) -> None:
+        if device in self._to_start and not self._leaving:
+            self._to_start.discard(device)
+            self._clients[device].start()
+        else:
+            self._running.discard(device)
+
     def _failed(self, device: Device, error: Exception, reason: Any) -> None:
         if reason is None:
             problem = _problem(error)
@@ -279,11 +293,12 @@ class IotDeviceProducer(DeviceProducer):
     # -- endings ---------------------------------------------------------------------------------------
 
     def _drop(self, device: Device) -> None:
-        client = self._clients[device]
-        client.stop()
-        client.start()
+        # A start right after it would undo the stop.
+        self._to_start.add(device)
+        self._clients[device].stop()
 
     async def _leave(self) -> None:
+        self._leaving = True
         for client in self._clients.values():
             # Without a packet to send it would just close, and the broker would publish the will.
             client.stop(mqtt5.DisconnectPacket())
@@ -291,6 +306,7 @@ class IotDeviceProducer(DeviceProducer):
             await self._wait()
 
     async def _shut_down(self) -> None:
+        self._leaving = True
         for device in self._running:
             self._clients[device].stop()
         with contextlib.suppress(TimeoutError):
@@ -311,9 +327,10 @@ def _region_of(host: str) -> str | None:
     return found.group(1) if found else None
 
 
-def _set_path(path: str, arguments: mqtt5.WebsocketHandshakeTransformArgs) -> None:
-    arguments.http_request.path = path
-    arguments.set_done()
+def _set_path(path: str, transform_args: mqtt5.WebsocketHandshakeTransformArgs) -> None:
+    # The runtime passes the argument by this name.
+    transform_args.http_request.path = path
+    transform_args.set_done()
 
 
 def _socket_options(connect_timeout_s: float) -> io.SocketOptions:

@@ -31,8 +31,10 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import logging
 import math
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -62,12 +64,19 @@ from producers.mqtt_settings import (
 )
 from producers.spool import Spool
 
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.WARNING)
+# What happens to connections is in the statistics; nobody wants a line on stderr for each of thousands.
+_log.addHandler(logging.NullHandler())
+
 CONNECTS_PER_S = 3000.0
 """CONNECTs a second of an AWS account (AWS IoT Core, message broker limits; 100 in the smaller regions)."""
 _GRACE_S = 0.5
 """How long an undrained close waits for acknowledgements, and a client for its DISCONNECT to leave."""
 _LEAVE_S = 5.0
 _LEAVING_TOGETHER = 100
+_OTHER_DESCRIPTORS = 32
+"""What else a process has open: its streams, the event loop's, a spool."""
 _BROKER_UNWELL = (3, 136, 137)
 """Server unavailable (MQTT 3.1.1, and as paho translates it), server busy: not the client's fault."""
 _NOTHING: Mapping[str, int] = MappingProxyType({})
@@ -156,9 +165,10 @@ class DeviceProducer(abc.ABC):
             check_topic("the will's topic", one.topic)
             if one.qos not in (0, 1):
                 raise ConfigurationError(f"the will's qos must be 0 or 1, not {one.qos!r}")
-        room = max_buffered_records or max(50_000, 2 * len(topics) * max_queued_per_device)
-        _within("max_buffered_records", room, 1, math.inf)
-        self._max_buffered_records = room
+        if max_buffered_records is None:
+            max_buffered_records = max(50_000, 2 * len(topics) * max_queued_per_device)
+        _within("max_buffered_records", max_buffered_records, 1, math.inf)
+        self._max_buffered_records = max_buffered_records
         self._connect_rate_per_s = connect_rate_per_s
         self._keep_alive_s = keep_alive_s
         self._ack_timeout_s = ack_timeout_s
@@ -228,10 +238,17 @@ class DeviceProducer(abc.ABC):
         if self._entered:
             raise ProducerClosed("a producer is opened once; make another one")
         self._entered = True
+        _check_descriptors(len(self.client_ids))
         self._prepare()
         keys = list(self._fleet.devices)
         try:
-            await self._attempt(keys[:1])
+            try:
+                # Name, socket, TLS and CONNACK each have a time limit of their own.
+                async with asyncio.timeout(3 * self._connect_timeout_s):
+                    await self._attempt(keys[:1])
+            except TimeoutError:
+                silence = "no answer in time" + (", or a TLS handshake that failed" if self.broker.tls else "")
+                raise self._unreachable(self._fleet.last_problem or silence) from None
             if self._first_failure is not None:
                 raise self._first_failure
             # A broker that stops answering now must not keep everyone else waiting: stragglers go on connecting.
@@ -327,7 +344,9 @@ class DeviceProducer(abc.ABC):
         records = self._valid(records)
         if not self._turn.locked() and self._room() >= len(records):
             self._fleet.add(records)
-            self._pump()
+            if self._pump():
+                # Gives publishes a chance to leave when the caller never waits for anything else.
+                await asyncio.sleep(0)
             return
         taken = 0
         try:
@@ -341,7 +360,8 @@ class DeviceProducer(abc.ABC):
                     part = records[taken : taken + room]
                     self._fleet.add(part)
                     taken += len(part)
-                    self._pump()
+                    if self._pump():
+                        await asyncio.sleep(0)
         except BaseException as error:
             self._fleet.lose_unseen(records[taken:], REJECTED if error is self._error else INTERRUPTED)
             raise
@@ -399,10 +419,10 @@ class DeviceProducer(abc.ABC):
 
     # -- the pump --------------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
-        """Do what is to be done now and set the timer for the rest."""
+    def _pump(self) -> int:
+        """Do what is to be done now and set the timer for the rest; how many publishes were started."""
         if self._stopping or self._pumping:
-            return
+            return 0
         # A library may tell of a failure from within what is asked of it here.
         self._pumping = True
         try:
@@ -420,6 +440,7 @@ class DeviceProducer(abc.ABC):
         self._set_timer(now)
         if self._fleet.ledger.lost != lost_before:
             self._wake_waiters()
+        return len(todo.publish)
 
     def _set_timer(self, now: float) -> None:
         wake = self._fleet.next_wake(now)
@@ -593,6 +614,7 @@ class MqttProducer(DeviceProducer):
         return _Client(
             broker.host,
             broker.port,
+            logger=_log,
             identifier=self.client_ids[device.key],
             username=self._username,
             password=self._password,
@@ -671,6 +693,9 @@ class _Client(aiomqtt.Client):
         self.sends: set[asyncio.Task[None]] = set()
         self.pending_calls_threshold = 2 * MAX_UNACKNOWLEDGED
         self._client.connect_timeout = self.timeout
+        self._sockets: list[socket.socket] = []
+        for name in ("_create_socket_connection", "_ssl_wrap_socket"):
+            setattr(self._client, name, self._remembering(getattr(self._client, name)))
         self._look_every_s = max(1.0, self._keepalive / 4)
 
     def _client_connect(self) -> None:
@@ -681,7 +706,13 @@ class _Client(aiomqtt.Client):
             self._in_thread = True
         try:
             super()._client_connect()
+        except BaseException:
+            # paho leaves the socket of a failed WebSocket handshake to the garbage collector.
+            for one in self._sockets:
+                one.close()
+            raise
         finally:
+            self._sockets.clear()
             with self._gate:
                 self._in_thread = False
                 dropped = self._dropped
@@ -689,6 +720,14 @@ class _Client(aiomqtt.Client):
                 # After the callbacks that register the socket with the loop.
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._close_socket)
+
+    def _remembering(self, make: Callable[..., socket.socket]) -> Callable[..., socket.socket]:
+        def made(*arguments: object) -> socket.socket:
+            one = make(*arguments)
+            self._sockets.append(one)
+            return one
+
+        return made
 
     def _on_disconnect(  # type: ignore[no-untyped-def]
         self, client, userdata, flags, reason_code, properties=None
@@ -732,6 +771,20 @@ def _reason(error: aiomqtt.MqttCodeError) -> tuple[str, int]:
     if isinstance(reason, int):
         return paho.connack_string(reason), reason
     return str(reason), reason.value if reason is not None else -1
+
+
+def _check_descriptors(count: int) -> None:
+    """:raises ConfigurationError: when the process may not have so many connections."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and count + _OTHER_DESCRIPTORS > limit:
+        raise ConfigurationError(
+            f"{count:,} devices need a connection each, and this process may have {limit:,} files open: raise the "
+            f"limit (ulimit -n {count + _OTHER_DESCRIPTORS}), or spread the devices over several processes"
+        )
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

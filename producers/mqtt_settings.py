@@ -85,6 +85,17 @@ class Broker:
         return cls(url, host, port, path if websocket else "", parts.scheme in ("mqtts", "wss"), websocket)
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closed when the handshake fails; paho leaves that to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
     """For ``mqtts://`` and ``wss://``; PEM files.
@@ -131,6 +142,7 @@ class TlsSettings:
                     f"cert_file {str(self.cert_file)!r} and key_file {str(self.key_file)!r} are not a PEM certificate "
                     f"and its unencrypted key: {error}"
                 ) from None
+        context.sslsocket_class = _TidySocket
         alpn = self.alpn_for(broker)
         if alpn is not None:
             context.set_alpn_protocols([alpn])
