@@ -165,7 +165,7 @@ def _page(names: list[str], query: Mapping[str, list[str]]) -> tuple[list[str], 
         raise AwsError("InvalidRequestException", f"maxResults is a number from 1 to {PAGE_MAX}, not {asked!r}.")
     token = _one(query, "nextToken", "")
     try:
-        after = base64.urlsafe_b64decode(token).decode()
+        after = base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise AwsError("InvalidRequestException", f"nextToken {token!r} is not one of ours.") from None
     left = [one for one in names if one > after]

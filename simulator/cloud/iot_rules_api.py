@@ -90,7 +90,7 @@ class RulesApi:
         if not asked.isdigit() or not 1 <= int(asked) <= _PAGE_MAX:
             raise AwsError("InvalidRequestException", f"maxResults is a number from 1 to {_PAGE_MAX}, not {asked!r}.")
         try:
-            after = base64.urlsafe_b64decode(token).decode()
+            after = base64.b64decode(token, altchars=b"-_", validate=True).decode()
         except ValueError:
             raise AwsError("InvalidRequestException", f"nextToken {token!r} is not one of ours.") from None
         found = [

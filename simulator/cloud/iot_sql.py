@@ -180,6 +180,7 @@ _WORDS = frozenset(
         "like",
     ]
 )
+_CLAUSES = ("from", "where", "as")
 _DEEPEST = 50
 
 
@@ -290,7 +291,7 @@ class _Parser:
         value = self.expression()
         if self._word("as"):
             token = self._next()
-            if token.kind not in ("name", "quoted", "string"):
+            if token.kind not in ("name", "quoted", "string") or token.word in _CLAUSES:
                 raise SqlError(f"AS takes a name, not {token.text!r}")
             return Item(token.text, value)
         # Without AS the last name of a path, or the function's, is the name.
@@ -364,7 +365,7 @@ class _Parser:
         while True:
             if self._mark("."):
                 token = self._next()
-                if token.kind not in ("name", "quoted"):
+                if token.kind not in ("name", "quoted") or token.word in _CLAUSES:
                     raise SqlError(f"a field's name is expected after the dot, not {token.text!r}")
                 found = _field(found, token.text)
             elif self._mark("["):
