@@ -716,6 +716,25 @@ def test_a_frozen_broker_does_not_hold_anyone(mosquitto: Mosquitto) -> None:
     run(main)
 
 
+@needs_mosquitto
+@pytest.mark.parametrize("connected", [1, 5, 40])
+def test_entering_can_be_cancelled_at_any_time(mosquitto: Mosquitto, connected: int) -> None:
+    async def main() -> None:
+        trouble: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: trouble.append(context))
+        it = producer(mosquitto.url, range(100))
+        entering = asyncio.create_task(it.__aenter__())
+        while it.statistics().connected < connected:
+            await asyncio.sleep(0)
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert entering.cancelled()
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        assert trouble == []
+
+    run(main)
+
+
 def test_entering_can_be_cancelled_while_a_thread_waits_for_a_handshake() -> None:
     """A TLS handshake runs in a thread, which nobody can cancel: its socket must be closed all the same."""
 
