@@ -18,6 +18,8 @@ It is used as :class:`producers.MqttProducer` is. What differs:
   is no possible duplicate. One that refuses a record for good (0x87, 0x90, 0x99) loses it, reason ``rejected``.
 * **Threads.** The runtime does its I/O on a thread of its own and calls back there. What it says is gathered, and
   handed to the event loop with one wake-up for all that came since the last.
+  A message costs 0.25 ms of CPU on both threads (0.13 ms at 5,000 a second, when more share a wake-up), a
+  connection 35 KB and, silent or not, 20 to 50 µs a second.
 * **Connecting again** is the runtime's: after 1 s at first and 30 s at most, with jitter. Within the connection it
   keeps to AWS IoT Core's 100 publishes and 512 KiB a second, as the SDK's devices do by default.
 """
@@ -75,6 +77,8 @@ class IotDeviceProducer(DeviceProducer):
             raise ConfigurationError(f"no region to sign for is known from {broker.host}: give region, or AWS_REGION")
         if broker.tls and broker.websocket and broker.path != "/mqtt":
             raise ConfigurationError(f"the path of a signed wss:// url must be /mqtt, not {broker.path!r}")
+        if self._is_signed and self.tls.cert_file is not None:
+            raise ConfigurationError("wss:// is signed with credentials: use mqtts:// to show a client certificate")
         if self.tls.alpn is not None:
             raise ConfigurationError("alpn is the SDK's to choose here: x-amzn-mqtt-ca on port 443, else none")
         self._events: deque[Event] = deque()
@@ -260,10 +264,13 @@ class IotDeviceProducer(DeviceProducer):
         # First, so that what is said from now on wakes the loop again.
         self._waking = False
         more = False
-        while self._events:
-            more = bool(self._events.popleft()()) or more
-        if more:
-            self._pump()
+        try:
+            while self._events:
+                more = bool(self._events.popleft()()) or more
+            if more:
+                self._pump()
+        except Exception as error:
+            self._fail(error)
         if self._waiters:
             self._wake_waiters()
 

@@ -15,14 +15,15 @@ so no PUBACK within ``ack_timeout_s`` means to publish again, and consumers must
 delivered as far as a producer can know when the socket took it: what the network or a broker's limits lost then is
 known to the receiver alone, so a ledger of QoS 0 must be compared with what arrived.
 
-Choices, measured on CPython 3.11 and one core of two with 1,000 devices at a message a second, QoS 1:
+Choices, measured with CPython 3.11 on one core of two, 1,000 devices, a message a second each, QoS 1:
 
 * A publish is a task of its own, because a publish that is not acknowledged keeps waiting (a late PUBACK counts)
-  while the next one is made. A long-lived task a device and a queue costs the same: 0.16 ms a message either way,
-  nearly all of it paho's and aiomqtt's. aiomqtt's own timeout is not used: it would be a second task a message.
+  while the next one is made. A long-lived task a device, fed by a queue, costs the same: 0.16 ms a message either
+  way, nearly all of it paho's and aiomqtt's. With everything here it is 0.17 ms, and the 99th percentile of being
+  late is 1.2 ms. aiomqtt's own timeout is not used: it would be a second task a message.
 * One timer for all devices, set for when something is due.
 * aiomqtt looks after each connection once a second, 13 µs each time, or 6 % of a core for 5,000 connections. Here
-  that is done a few times within the keep-alive time, which is what it is for.
+  that is done a few times within the keep-alive time, which is what it is for. A connection takes 18 KB.
 * A client is used for one connection. paho keeps what was not acknowledged and would publish it again on its own.
 """
 
@@ -453,8 +454,9 @@ class DeviceProducer(abc.ABC):
         if self._timer is not None and self._timer_at <= at:
             return
         self._stop_timer()
-        # uvloop's handles do not all tell when they are due.
-        self._timer, self._timer_at = loop.call_at(at, self._timer_fired), at
+        # Remembered here, because uvloop does not tell the time of a timer that is due at once.
+        self._timer_at = at
+        self._timer = loop.call_at(at, self._timer_fired)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -463,7 +465,10 @@ class DeviceProducer(abc.ABC):
 
     def _timer_fired(self) -> None:
         self._timer = None
-        self._pump()
+        try:
+            self._pump()
+        except Exception as error:
+            self._fail(error)
 
     # -- what the client library tells -----------------------------------------------------------------
 
@@ -585,6 +590,9 @@ class MqttProducer(DeviceProducer):
             except (aiomqtt.MqttError, OSError, ValueError) as error:
                 problem = "no CONNACK came" if str(error) == "Operation timed out" else str(error)
                 self._connect_failed(device, problem, self._unreachable(problem))
+                return
+            if self._stopping:
+                await client.leave()
                 return
             self._clients[device] = client
             self._connected(device)
@@ -717,7 +725,6 @@ class _Client(aiomqtt.Client):
                 self._in_thread = False
                 dropped = self._dropped
             if dropped:
-                # After the callbacks that register the socket with the loop.
                 with contextlib.suppress(RuntimeError):
                     self._loop.call_soon_threadsafe(self._close_socket)
 
@@ -757,7 +764,8 @@ class _Client(aiomqtt.Client):
         with self._gate:
             self._dropped = True
             if not self._in_thread:
-                self._close_socket()
+                # After the callbacks that register the socket with the loop, if they are still to come.
+                self._loop.call_soon(self._close_socket)
         for task in self.sends:
             task.cancel()
 

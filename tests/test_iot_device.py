@@ -313,6 +313,10 @@ asyncio.run(main())
         ({"url": "wss://127.0.0.1"}, "no region to sign for"),
         ({"url": "wss://127.0.0.1/other", "region": "eu-west-1"}, "must be /mqtt"),
         ({"url": "mqtts://127.0.0.1", "tls": TlsSettings(alpn="mqtt")}, "alpn"),
+        (
+            {"url": "wss://127.0.0.1", "region": "eu-west-1", "tls": TlsSettings(None, __file__, __file__)},
+            "use mqtts://",
+        ),
         ({"qos": 2}, "qos must be 0 or 1"),
     ],
 )

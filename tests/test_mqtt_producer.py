@@ -377,6 +377,23 @@ def test_every_device_publishes_its_records_in_order(mosquitto: Mosquitto, qos: 
 
 
 @needs_mosquitto
+def test_on_uvloop(mosquitto: Mosquitto) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        async with producer(mosquitto.url, range(5)) as it:
+            await it.put_many([record(second, n, 0.02 * second) for second in range(5) for n in range(5)])
+            await it.flush()
+            assert it.statistics().ledger.delivered == 25
+        with pytest.raises(EndpointUnreachable):
+            async with producer(f"mqtt://127.0.0.1:{free_port()}"):
+                pass
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+@needs_mosquitto
 def test_devices_may_have_topics_of_their_own(mosquitto: Mosquitto) -> None:
     async def main() -> None:
         async with listening(mosquitto.ports[0]) as heard:
@@ -695,6 +712,25 @@ def test_a_frozen_broker_does_not_hold_anyone(mosquitto: Mosquitto) -> None:
                     pass
         finally:
             mosquitto.signal(signal.SIGCONT)
+
+    run(main)
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("connected", [1, 5, 40])
+def test_entering_can_be_cancelled_at_any_time(mosquitto: Mosquitto, connected: int) -> None:
+    async def main() -> None:
+        trouble: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: trouble.append(context))
+        it = producer(mosquitto.url, range(100))
+        entering = asyncio.create_task(it.__aenter__())
+        while it.statistics().connected < connected:
+            await asyncio.sleep(0)
+        entering.cancel()
+        await asyncio.wait([entering])
+        assert entering.cancelled()
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+        assert trouble == []
 
     run(main)
 
