@@ -281,9 +281,7 @@ class Client:
 
     def __call__(self, operation: str, **arguments: Any) -> dict[str, Any]:
         model = self._model.operation_model(operation)
-        request = create_serializer("rest-json", False).serialize_to_request(
-            arguments, model
-        )
+        request = create_serializer("rest-json", False).serialize_to_request(arguments, model)
         query = "&".join(f"{name}={value}" for name, value in (request.get("query_string") or {}).items())
         answer = self._api.handle(request["method"], request["url_path"], query, request["body"] or b"")
         assert answer is not None

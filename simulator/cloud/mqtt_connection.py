@@ -80,6 +80,9 @@ class Connection:
         """Bytes arrived."""
         self._heard_at = now
         try:
+            if self._session is None and not self._framer.buffered_bytes and data[0] >> 4 != codec.CONNECT:
+                # HTTP to the wrong port would otherwise be waited for as a packet that is not complete.
+                raise MqttError("the first packet is not CONNECT", Reason.PROTOCOL_ERROR)
             for first, body in self._framer.feed(data):
                 if not self.is_open:
                     return
@@ -196,8 +199,9 @@ class Connection:
         if not was_resting:
             self._link.rest(min(seconds, _LONGEST_REST_S))
 
-    def _write(self, data: bytes) -> None:
-        self._out.append(data)
+    def _write(self, data: bytes, place: int | None = None) -> None:
+        """Collect ``data``, behind what is collected or at ``place``."""
+        self._out.insert(len(self._out) if place is None else place, data)
         self._out_bytes += len(data)
         if not self._is_dirty:
             self._is_dirty = True
@@ -368,7 +372,7 @@ class Connection:
         # The acknowledgement goes out before the retained messages that the subscription brings.
         place = len(self._out)
         codes = [self._broker.subscribe(session, one, asked.subscription_id, now) for one in asked.filters]
-        self._out.insert(place, codec.suback_packet(self.version, asked.packet_id, codes))
+        self._write(codec.suback_packet(self.version, asked.packet_id, codes), place)
         granted = [one.topic_filter for one, code in zip(asked.filters, codes, strict=True) if code < 0x80]
         if granted:
             self._tell_subscriptions("subscribed", granted, now)
