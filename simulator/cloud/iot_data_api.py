@@ -161,7 +161,7 @@ def _one(query: Mapping[str, list[str]], name: str, default: str) -> str:
 def _page(names: list[str], query: Mapping[str, list[str]]) -> tuple[list[str], str | None]:
     """The names after ``nextToken``, at most ``maxResults`` of them, and the token of the next page."""
     asked = _one(query, "maxResults", str(PAGE_MAX))
-    if not asked.isdigit() or not 1 <= int(asked) <= PAGE_MAX:
+    if not asked.isdecimal() or len(asked) > 3 or not 1 <= int(asked) <= PAGE_MAX:
         raise AwsError("InvalidRequestException", f"maxResults is a number from 1 to {PAGE_MAX}, not {asked!r}.")
     token = _one(query, "nextToken", "")
     try:
