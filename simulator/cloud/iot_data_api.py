@@ -22,6 +22,8 @@ from simulator.cloud.mqtt_codec import Properties, Reason
 from simulator.cloud.topic_filters import problem_with_topic
 
 PAGE_MAX = 200
+_TEXT_MAX_BYTES = 0xFFFF
+_LONG_MAX = 0xFFFFFFFF
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -197,4 +199,23 @@ def _properties(query: Mapping[str, list[str]], headers: Mapping[str, str]) -> P
             found[codec.USER_PROPERTY] = [(str(name), str(value)) for one in pairs for name, value in one.items()]
     except (ValueError, AttributeError, TypeError, binascii.Error) as error:
         raise AwsError("InvalidRequestException", f"a property of the message cannot be read: {error}") from None
+    if (problem := _problem_with(found)) is not None:
+        raise AwsError("InvalidRequestException", problem)
     return found
+
+
+def _problem_with(properties: Properties) -> str | None:
+    """Why an MQTT packet could not carry ``properties``."""
+    users = properties.get(codec.USER_PROPERTY, ())
+    if sum(len(name.encode()) + len(value.encode()) for name, value in users) > int(limits.IOT_USER_PROPERTIES_BYTES):
+        return "the user properties are larger than 8 KB"
+    if not 0 <= properties.get(codec.MESSAGE_EXPIRY, 0) <= _LONG_MAX:
+        return f"messageExpiry is a number of seconds from 0 to {_LONG_MAX}"
+    if (topic := properties.get(codec.RESPONSE_TOPIC)) is not None and problem_with_topic(topic) is not None:
+        return f"responseTopic: {problem_with_topic(topic)}"
+    content_type = properties.get(codec.CONTENT_TYPE, "")
+    if "\0" in content_type or len(content_type.encode()) > _TEXT_MAX_BYTES:
+        return f"contentType has at most {_TEXT_MAX_BYTES} bytes and no NUL character"
+    if len(properties.get(codec.CORRELATION_DATA, b"")) > _TEXT_MAX_BYTES:
+        return f"correlationData has at most {_TEXT_MAX_BYTES} bytes"
+    return None

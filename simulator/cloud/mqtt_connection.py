@@ -85,6 +85,9 @@ class Connection:
         if self._session is not None:
             self._heard_at = now
         try:
+            if self._session is None and not self._framer.buffered_bytes and data[:1] not in (b"", b"\x10"):
+                # Said at the first byte: what speaks HTTP here would else wait for an answer until the timeout.
+                raise MqttError("the first packet is not CONNECT", Reason.PROTOCOL_ERROR)
             for first, body in self._framer.feed(data):
                 if not self.is_open:
                     return
@@ -311,7 +314,8 @@ class Connection:
             expiry_s = 0.0 if asked.clean else limits.IOT_SESSION_SECONDS.value
         broker = self._broker
         self._session, present = broker.connect(self, asked, expiry_s, now)
-        self._heard_at = self._session.next_stored_at = now
+        self._heard_at = now
+        self._session.next_stored_at = now + 1 / limits.IOT_STORED_PER_SECOND.value
         self._session_identifier = new_session_identifier()
         self._write(codec.connack_packet(self.version, Reason.SUCCESS, session_present=present, properties=properties))
         broker.tell(
