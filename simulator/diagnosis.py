@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.deployment import Deployment
-from simulator.utilisation import LimitUse
+from simulator.utilisation import Balance, LimitUse
+
+MOVING_LOAD = 1.05
+"""How far above its steady share the hottest shard of each second must be to be worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,20 @@ def diagnose(
         if function["timeouts"]
     )
     return findings
+
+
+def hot_shards(balances: Iterable[Balance]) -> list[Finding]:
+    """Streams whose key moves load between shards: each second another is hot, though over time all are even."""
+    return [
+        Finding(
+            f"{one.stream}: the partition key moves load from shard to shard. Each second's hottest of {one.shards} "
+            f"took {one.hottest_share:.0%} of the records ({one.worst_share:.0%} at worst), over the whole time the "
+            f"busiest had {one.steady_share:.0%}.",
+            "A key that stays with its shard (--partition-key racer) needs that much less headroom.",
+        )
+        for one in balances
+        if one.hottest_share > MOVING_LOAD * one.steady_share
+    ]
 
 
 def _finding(use: LimitUse, window_s: float, deployment: Deployment) -> Finding | None:

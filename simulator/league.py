@@ -42,7 +42,7 @@ from simulator.arrivals import (
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudProcess
 from simulator.deployment import Deployment
-from simulator.diagnosis import diagnose
+from simulator.diagnosis import Finding, diagnose, hot_shards
 from simulator.expectation import Mask, expectation, sends_of
 from simulator.function_report import function_report, largest_iterator_age_ms
 from simulator.interrupts import Interrupts
@@ -50,7 +50,7 @@ from simulator.local_functions import runtime_on
 from simulator.progress import MetricsFeed, Progress
 from simulator.race import FIRST_RACER_ID, Race, RaceCalendar, plan_race
 from simulator.report import Report, utc
-from simulator.results_feed import listening
+from simulator.results_feed import Feed, listening
 from simulator.riders import broker_options, open_producer, partition_key_of, records_of
 from simulator.runtime_metrics import RuntimeMetrics
 from simulator.target import Target, TargetError, aws_target, local_target, provision, reaching, require
@@ -181,6 +181,7 @@ class _Run:
         self.visibility: Visibility | None = None
         self.arrived: dict[tuple[int, int], Mask] = {}
         self.foreign_records = 0
+        self.heard: Feed | None = None
         self.ledger = Ledger()
         self.latency: dict[str, dict[str, float]] = {}
         self.final_functions: list[dict[str, Any]] = []
@@ -283,6 +284,7 @@ class _Run:
         name = f"alleycat-screen-{uuid.uuid4().hex[:8]}"
         async with listening(url, settings.results_topic, seen, client_id=name, tls=tls) as feed:
             assert feed.subscribed is not None
+            self.heard = feed
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(feed.subscribed.wait(), SUBSCRIBE_TIMEOUT_S)
             yield
@@ -454,8 +456,13 @@ class _Run:
         began_s = min(race.start_ms for race in races) / 1000
         read_stream(self.target, [stream.arn for stream in self.deployment.streams[:1]], began_s, arrivals.add)
         read_errors(self.target, self.deployment, failed.add)
-        discarded = int(MetricsView(self.metrics).total("AWS/IoT", "PublishIn.Throttle", Protocol="MQTT"))
+        view = MetricsView(self.metrics)
+        discarded = int(view.total("AWS/IoT", "PublishIn.Throttle", Protocol="MQTT"))
         known = Known(failed, read_given_up(self.spool, races), discarded)
+        # What a shard refused to the rule is the rule's to try again; bikes never hear of it.
+        self.ledger.throttled += int(
+            view.total("AWS/Kinesis", "WriteProvisionedThroughputExceeded", StreamName=self.stream)
+        )
         sent = {(race.race_id, race.class_id): self.sent[id(race)] for race in races}
         return settle(sent, arrivals, known, self.ledger, acknowledged=self.settings.qos == 1)
 
@@ -523,6 +530,7 @@ class _Run:
     def _report(self, judged: Verdict) -> Report:
         settings = self.settings
         uses = limit_use(self.metrics, self.deployment)
+        spread = balances(self.metrics, self.deployment)
         window_s = max(1.0, self.judged_at - self.started_at)
         return Report(
             run={
@@ -549,13 +557,25 @@ class _Run:
             limits=uses,
             functions=self.final_functions,
             verdict=judged,
-            findings=[str(one) for one in diagnose(uses, window_s, self.final_functions, self.deployment)],
+            findings=[
+                str(one)
+                for one in (
+                    *diagnose(uses, window_s, self.final_functions, self.deployment),
+                    *hot_shards(spread),
+                    *self._unheard(),
+                )
+            ],
             extra={
                 "rejected": self.rejected,
-                "balance": [one.to_json() for one in balances(self.metrics, self.deployment)],
+                "balance": [one.to_json() for one in spread],
                 **self._bikes(),
             },
         )
+
+    def _unheard(self) -> list[Finding]:
+        if self.heard is None or self.heard.problem is None:
+            return []
+        return [Finding(f"{self.heard.problem}.", "So the visible latency was not measured, or not to the end.")]
 
     def _bikes(self) -> dict[str, Any]:
         """What only a race by MQTT has to tell."""

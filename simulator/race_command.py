@@ -13,7 +13,10 @@ import typer
 from rich.console import Console
 
 from producers import ConfigurationError, TlsSettings
+from simulator.cloud.iot_rules import basic_ingest
+from simulator.cloud.iot_sql import SqlError, parse
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_MQTT_PORT, DEFAULT_PORT, CloudError, check_port
+from simulator.cloud.topic_filters import matches, problem_with_topic
 from simulator.cloud_flags import (
     Host,
     LimitOptions,
@@ -121,6 +124,10 @@ def race(
         config_env, template, settings, shards, wcu, rcu, window, **_rule_key(via, partition_key, template, config_env)
     )
     _complete(deployment)
+    if via == "mqtt":
+        _ingested(deployment, topic)
+    elif broker is not None or processes > 1:
+        raise UsageError(f"{'--broker' if broker is not None else '--processes'} goes with --via mqtt")
     if out is not None:
         _writable(out)
     options = RaceSettings(
@@ -249,6 +256,29 @@ def _rule_key(via: str, partition_key: str, template: Path | None, config_env: s
     if via != "mqtt" or KEY_PARAMETER not in load_deployment(template, config_env).parameters:
         return {}
     return {KEY_PARAMETER: KEY_TEMPLATES[partition_key]}
+
+
+def _ingested(deployment: Deployment, topic: str) -> None:
+    """Bikes publish to a topic that a rule of the template puts on the stream."""
+    problem = problem_with_topic(topic)
+    if problem is not None:
+        raise UsageError(f"--topic: {problem}")
+    stream = deployment.streams[0].name
+    filters = []
+    for rule in deployment.topic_rules:
+        try:
+            topic_filter = parse(rule.payload["sql"], rule.payload["awsIotSqlVersion"]).topic_filter
+        except SqlError as error:
+            raise DeploymentError(f"{deployment.path}: the rule {rule.logical_id}: {error}") from None
+        to_stream = any(action.get("kinesis", {}).get("streamName") == stream for action in rule.payload["actions"])
+        if to_stream and not rule.payload["ruleDisabled"]:
+            filters.append(topic_filter)
+    direct = basic_ingest(topic)
+    if direct is None and not any(matches(one, topic) for one in filters):
+        there = ", ".join(filters) or "none"
+        raise UsageError(
+            f"--topic {topic!r}: no rule of the template puts it on the stream {stream}; those that do hear {there}"
+        )
 
 
 def _broker(url: str | None) -> str | None:

@@ -16,7 +16,7 @@ import producers
 from producers import KinesisProducer, Record, TlsSettings
 from simulator.fleet import Fleet
 from simulator.race import Race
-from simulator.target import Target, TargetError
+from simulator.target import Target, TargetError, reaching
 
 if TYPE_CHECKING:
     from simulator.league import RaceSettings
@@ -121,7 +121,27 @@ def broker_options(url: str | None, tls: TlsSettings | None) -> dict[str, str | 
 
 def broker_url(settings: RaceSettings, target: Target) -> str:
     """Where bikes connect: what was asked for, else the target's own broker. :raises TargetError:"""
-    found = settings.broker or target.mqtt_url
-    if found is None:
+    if settings.broker is not None:
+        return settings.broker
+    if target.kind == "aws":
+        return iot_endpoint(target, settings)
+    if target.mqtt_url is None:
         raise TargetError("the target has no MQTT broker; name one with --broker mqtts://HOST:8883")
-    return found
+    return target.mqtt_url
+
+
+def iot_endpoint(target: Target, settings: RaceSettings) -> str:
+    """The account's own endpoint: with a certificate on 8883, without one by a signed WebSocket.
+
+    :raises TargetError: when it cannot be asked for, or the client cannot sign.
+    """
+    with reaching(target, "asking for IoT Core's endpoint"):
+        host = target.client("iot").describe_endpoint(endpointType="iot:Data-ATS")["endpointAddress"]
+    if settings.tls is not None and settings.tls.cert_file is not None:
+        return f"mqtts://{host}:8883"
+    if settings.client != "awsiotsdk":
+        raise TargetError(
+            "aiomqtt needs a device certificate for IoT Core: give --cert and --key, or sign with your AWS credentials "
+            "by --client awsiotsdk"
+        )
+    return f"wss://{host}/mqtt"

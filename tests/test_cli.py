@@ -33,7 +33,7 @@ def run(*arguments: str, timeout: float = 120, **environment: str) -> subprocess
 
 
 def race(*arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
-    done = run("race", "--port", "0", "--json", *arguments, **environment)
+    done = run("race", "--port", "0", "--mqtt-port", "0", "--json", *arguments, **environment)
     assert "Traceback" not in done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -161,7 +161,7 @@ def test_the_second_interrupt_quits() -> None:
 
 @contextlib.contextmanager
 def running_cloud(*flags: str) -> Any:
-    process = started("cloud", "--port", "0", "--json", *flags)
+    process = started("cloud", "--port", "0", "--mqtt-port", "0", "--json", *flags)
     assert process.stdout is not None
     told = json.loads(process.stdout.readline())
     try:

@@ -22,6 +22,8 @@ from simulator.cloud.mqtt_codec import Properties, Reason
 from simulator.cloud.topic_filters import problem_with_topic
 
 PAGE_MAX = 200
+_TEXT_MAX_BYTES = 0xFFFF
+_LONG_MAX = 0xFFFFFFFF
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -161,7 +163,7 @@ def _one(query: Mapping[str, list[str]], name: str, default: str) -> str:
 def _page(names: list[str], query: Mapping[str, list[str]]) -> tuple[list[str], str | None]:
     """The names after ``nextToken``, at most ``maxResults`` of them, and the token of the next page."""
     asked = _one(query, "maxResults", str(PAGE_MAX))
-    if not asked.isdigit() or not 1 <= int(asked) <= PAGE_MAX:
+    if not asked.isdecimal() or len(asked) > 3 or not 1 <= int(asked) <= PAGE_MAX:
         raise AwsError("InvalidRequestException", f"maxResults is a number from 1 to {PAGE_MAX}, not {asked!r}.")
     token = _one(query, "nextToken", "")
     try:
@@ -197,4 +199,23 @@ def _properties(query: Mapping[str, list[str]], headers: Mapping[str, str]) -> P
             found[codec.USER_PROPERTY] = [(str(name), str(value)) for one in pairs for name, value in one.items()]
     except (ValueError, AttributeError, TypeError, binascii.Error) as error:
         raise AwsError("InvalidRequestException", f"a property of the message cannot be read: {error}") from None
+    if (problem := _problem_with(found)) is not None:
+        raise AwsError("InvalidRequestException", problem)
     return found
+
+
+def _problem_with(properties: Properties) -> str | None:
+    """Why an MQTT packet could not carry ``properties``."""
+    users = properties.get(codec.USER_PROPERTY, ())
+    if sum(len(name.encode()) + len(value.encode()) for name, value in users) > int(limits.IOT_USER_PROPERTIES_BYTES):
+        return "the user properties are larger than 8 KB"
+    if not 0 <= properties.get(codec.MESSAGE_EXPIRY, 0) <= _LONG_MAX:
+        return f"messageExpiry is a number of seconds from 0 to {_LONG_MAX}"
+    if (topic := properties.get(codec.RESPONSE_TOPIC)) is not None and problem_with_topic(topic) is not None:
+        return f"responseTopic: {problem_with_topic(topic)}"
+    content_type = properties.get(codec.CONTENT_TYPE, "")
+    if "\0" in content_type or len(content_type.encode()) > _TEXT_MAX_BYTES:
+        return f"contentType has at most {_TEXT_MAX_BYTES} bytes and no NUL character"
+    if len(properties.get(codec.CORRELATION_DATA, b"")) > _TEXT_MAX_BYTES:
+        return f"correlationData has at most {_TEXT_MAX_BYTES} bytes"
+    return None

@@ -38,6 +38,8 @@ _FORWARDED = (
     codec.CORRELATION_DATA,
     codec.USER_PROPERTY,
 )
+VERSION_SECONDS = 3_600.0
+"""How long after its end a client's versionNumber counts on (developer guide, *Lifecycle events*: about an hour)."""
 RESERVED_FOR_RULES = "$aws/rules/"
 ENDS_WITH_CONNECTION = 0.0
 
@@ -50,6 +52,7 @@ class Retained:
     qos: int
     updated_at: float
     properties: Properties = field(default_factory=dict)
+    expires_at: float | None = None
 
 
 class Client(Protocol):
@@ -88,6 +91,8 @@ class Broker:
         self._rules = rules
         self._tree: FilterTree[Subscription] = FilterTree()
         self._versions: dict[str, int] = {}
+        # When clients left that have not come back, the longest gone first.
+        self._left_at: dict[str, float] = {}
         # Sessions that nobody is connected to, with an end; wills that wait.
         self._away: set[str] = set()
 
@@ -150,6 +155,12 @@ class Broker:
                 self._send_will(session, session.will, now)
             if session.ends_at is not None and session.ends_at <= now:
                 self._forget(session, now)
+        while self._left_at:
+            client_id, left_at = next(iter(self._left_at.items()))
+            if left_at + VERSION_SECONDS > now:
+                break
+            del self._left_at[client_id]
+            self._versions.pop(client_id, None)
 
     @staticmethod
     def _is_due(session: Session, now: float) -> bool:
@@ -232,8 +243,12 @@ class Broker:
         one: FilterTree[None] = FilterTree()
         one.add(subscription.topic_filter, "", None)
         for topic, kept in list(self.retained.items()):
-            if one.match(topic):
-                self._hand(subscription, topic.encode(), kept.payload, kept.qos, True, kept.properties, None, now)
+            if kept.expires_at is not None and kept.expires_at <= now:
+                del self.retained[topic]
+            elif one.match(topic):
+                self._hand(
+                    subscription, topic.encode(), kept.payload, kept.qos, True, kept.properties, kept.expires_at, now
+                )
 
     # -- publishing ------------------------------------------------------------------------------------
 
@@ -268,7 +283,7 @@ class Broker:
             return
         self.meter.count("PublishRetained.Success", now)
         if payload:
-            self.retained[topic] = Retained(payload, qos, now, _forwarded(properties))
+            self.retained[topic] = Retained(payload, qos, now, _forwarded(properties), _expiry(properties, now))
         else:
             self.retained.pop(topic, None)
 
@@ -285,10 +300,9 @@ class Broker:
     ) -> None:
         expires_at = None
         if properties:
-            lifetime_s = properties.get(codec.MESSAGE_EXPIRY)
-            expires_at = None if lifetime_s is None else now + min(lifetime_s, limits.IOT_MESSAGE_EXPIRY_SECONDS.value)
+            expires_at = _expiry(properties, now)
             properties = _forwarded(properties)
-        for subscription in found if len(found) == 1 else _once_each(found, self.clients):
+        for subscription in found if len(found) == 1 else _once_each(found, self.clients, client_id):
             if subscription.no_local and subscription.client_id == client_id:
                 continue
             kept = retain and subscription.retain_as_published
@@ -332,12 +346,16 @@ class Broker:
         topic = f"$aws/events/{event}/{client_id}"
         if event == "presence/connected":
             self._versions[client_id] = self._versions.get(client_id, -1) + 1
+            self._left_at.pop(client_id, None)
+        elif event == "presence/disconnected":
+            self._left_at[client_id] = now
+        if event.startswith("presence/"):
+            members["versionNumber"] = self._versions.get(client_id, 0)
         body = {
             "clientId": client_id,
             "timestamp": int(now * 1000),
             "eventType": event.rpartition("/")[2],
             **members,
-            "versionNumber": self._versions.get(client_id, 0),
         }
         self.publish(topic, orjson.dumps(body), 0, client_id, now)
 
@@ -354,13 +372,24 @@ def _forwarded(properties: Properties) -> Properties:
     return {name: properties[name] for name in _FORWARDED if name in properties}
 
 
-def _once_each(found: Iterable[Subscription], clients: dict[str, Client]) -> Iterable[Subscription]:
-    """One subscription a client, the one of highest QoS; one member of each shared group, connected if any is."""
+def _expiry(properties: Properties, now: float) -> float | None:
+    """When a message with these properties is of no use any more."""
+    lifetime_s = properties.get(codec.MESSAGE_EXPIRY)
+    return None if lifetime_s is None else now + min(lifetime_s, limits.IOT_MESSAGE_EXPIRY_SECONDS.value)
+
+
+def _once_each(found: Iterable[Subscription], clients: dict[str, Client], publisher: str) -> Iterable[Subscription]:
+    """One subscription a client, the one of highest QoS; one member of each shared group, connected if any is.
+
+    A No Local subscription of the publisher's own is left out, so that it hides no other of its subscriptions.
+    """
     chosen: dict[str, Subscription] = {}
     groups: dict[tuple[str, str], list[Subscription]] = {}
     for one in found:
         if one.group is not None:
             groups.setdefault((one.group, one.topic_filter), []).append(one)
+        elif one.no_local and one.client_id == publisher:
+            continue
         elif one.client_id not in chosen or chosen[one.client_id].qos < one.qos:
             chosen[one.client_id] = one
     yield from chosen.values()

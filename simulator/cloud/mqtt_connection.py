@@ -22,6 +22,9 @@ OUT_MAX_BYTES = 4 * 1024 * 1024
 CONNECT_TIMEOUT_S = 30.0
 """A connection without CONNECT so long after it was opened is closed. Not published by AWS."""
 
+CLOSE_TIMEOUT_S = 5.0
+"""How long a closed connection's client may take what was written to it, before the transport is dropped."""
+
 _CLOCKS_DIFFER_S = 0.002
 # A clock that is set back must not keep a connection still for as long.
 _LONGEST_REST_S = 5.0
@@ -65,6 +68,7 @@ class Connection:
         self._session_identifier = ""
         self._keep_alive_s = 0.0
         self._heard_at = now
+        self._closed_at: float | None = None
         self._ends_at = now + lifetime_s if lifetime_s else None
         self._aliases: dict[int, str] = {}
         self._receive_maximum = _IN_FLIGHT
@@ -78,10 +82,11 @@ class Connection:
 
     def feed(self, data: bytes, now: float) -> None:
         """Bytes arrived."""
-        self._heard_at = now
+        if self._session is not None:
+            self._heard_at = now
         try:
-            if self._session is None and not self._framer.buffered_bytes and data[0] >> 4 != codec.CONNECT:
-                # HTTP to the wrong port would otherwise be waited for as a packet that is not complete.
+            if self._session is None and not self._framer.buffered_bytes and data[:1] not in (b"", b"\x10"):
+                # Said at the first byte: what speaks HTTP here would else wait for an answer until the timeout.
                 raise MqttError("the first packet is not CONNECT", Reason.PROTOCOL_ERROR)
             for first, body in self._framer.feed(data):
                 if not self.is_open:
@@ -111,6 +116,7 @@ class Connection:
         """The time of :meth:`Link.rest` is over, unless more came meanwhile."""
         left_s = self._rests_until - now
         if left_s > _CLOCKS_DIFFER_S:
+            self._rests_until = min(self._rests_until, now + _LONGEST_REST_S)
             self._link.rest(min(left_s, _LONGEST_REST_S))
             return
         self._rests_until = 0.0
@@ -130,8 +136,12 @@ class Connection:
         self._leave("CONNECTION_LOST", now, send_will=True)
 
     def check(self, now: float) -> None:
-        """Keep-alive, stored messages, redelivery. To be called a few times a second."""
+        """Keep-alive, waiting and stored messages, redelivery. To be called about once a second."""
         if not self.is_open:
+            # A client that takes nothing would keep a closed transport, and what was written to it, for ever.
+            self._closed_at = now if self._closed_at is None else self._closed_at
+            if now - self._closed_at > CLOSE_TIMEOUT_S:
+                self._link.abort()
             return
         if self._session is None:
             if now - self._heard_at > CONNECT_TIMEOUT_S:
@@ -143,6 +153,13 @@ class Connection:
         if self._ends_at is not None and now >= self._ends_at:
             self.end("WEBSOCKET_TTL_EXPIRATION", Reason.MAXIMUM_CONNECT_TIME, now)
             return
+        if self._out_bytes + self._link.buffered_bytes() > 2 * OUT_MAX_BYTES:
+            # Messages end at the bound; these are answers to a client that asks and never reads.
+            self._leave("CONNECTION_LOST", now, send_will=True)
+            self._link.abort()
+            return
+        if self._session.waiting:
+            self._send_waiting(self._session, now)
         if self._session.stored:
             self._send_stored(self._session, now)
         if self._session.in_flight and self.version != V5:
@@ -199,9 +216,8 @@ class Connection:
         if not was_resting:
             self._link.rest(min(seconds, _LONGEST_REST_S))
 
-    def _write(self, data: bytes, place: int | None = None) -> None:
-        """Collect ``data``, behind what is collected or at ``place``."""
-        self._out.insert(len(self._out) if place is None else place, data)
+    def _write(self, data: bytes) -> None:
+        self._out.append(data)
         self._out_bytes += len(data)
         if not self._is_dirty:
             self._is_dirty = True
@@ -254,12 +270,16 @@ class Connection:
             self._refuse(Reason.CLIENT_ID_INVALID, "Connect.ClientError", now)
         elif asked.will is not None and problem_with_topic(asked.will.topic) is not None:
             self._refuse(Reason.TOPIC_NAME_INVALID, "Connect.ClientError", now)
+        elif asked.will is not None and _is_reserved(asked.will.topic):
+            self._refuse(Reason.NOT_AUTHORIZED, "Connect.ClientError", now)
         elif asked.will is not None and asked.will.qos > 1:
             self._refuse(Reason.QOS_NOT_SUPPORTED, "Connect.ClientError", now)
         elif not rates.take(rates.connects, now):
             self._refuse(Reason.QUOTA_EXCEEDED, "Connect.Throttle", now)
         elif not rates.client_may_connect(client_id, now):
             self._refuse(Reason.QUOTA_EXCEEDED, "Connect.ClientIDThrottle", now)
+        elif 0 in (asked.properties.get(codec.RECEIVE_MAXIMUM), asked.properties.get(codec.MAXIMUM_PACKET_SIZE)):
+            self._refuse(Reason.PROTOCOL_ERROR, "Connect.ClientError", now)
         else:
             self.client_id = client_id
             self._accept(asked, properties, now)
@@ -294,6 +314,8 @@ class Connection:
             expiry_s = 0.0 if asked.clean else limits.IOT_SESSION_SECONDS.value
         broker = self._broker
         self._session, present = broker.connect(self, asked, expiry_s, now)
+        self._heard_at = now
+        self._session.next_stored_at = now + 1 / limits.IOT_STORED_PER_SECOND.value
         self._session_identifier = new_session_identifier()
         self._write(codec.connack_packet(self.version, Reason.SUCCESS, session_present=present, properties=properties))
         broker.tell(
@@ -316,7 +338,7 @@ class Connection:
             problem, reason = "the payload is over 128 KB", Reason.PACKET_TOO_LARGE
         elif (told := problem_with_topic(topic)) is not None:
             problem, reason = told, Reason.TOPIC_NAME_INVALID
-        elif topic.startswith("$") and not topic.startswith(RESERVED_FOR_RULES):
+        elif _is_reserved(topic):
             problem, reason = "reserved topics are not simulated", Reason.NOT_AUTHORIZED
         elif message.qos == 2 and self.version == V5:
             problem, reason = "QoS 2", Reason.QOS_NOT_SUPPORTED
@@ -372,7 +394,8 @@ class Connection:
         # The acknowledgement goes out before the retained messages that the subscription brings.
         place = len(self._out)
         codes = [self._broker.subscribe(session, one, asked.subscription_id, now) for one in asked.filters]
-        self._write(codec.suback_packet(self.version, asked.packet_id, codes), place)
+        self._write(codec.suback_packet(self.version, asked.packet_id, codes))
+        self._out.insert(place, self._out.pop())
         granted = [one.topic_filter for one, code in zip(asked.filters, codes, strict=True) if code < 0x80]
         if granted:
             self._tell_subscriptions("subscribed", granted, now)
@@ -391,7 +414,7 @@ class Connection:
         reason, properties = codec.read_disconnect(body, self.version)
         if codec.SESSION_EXPIRY in properties and session.expiry_s:
             session.expiry_s = min(properties[codec.SESSION_EXPIRY], limits.IOT_SESSION_SECONDS.value)
-        self._leave("CLIENT_INITIATED_DISCONNECT", now, send_will=reason == Reason.DISCONNECT_WITH_WILL)
+        self._leave("CLIENT_INITIATED_DISCONNECT", now, send_will=reason != Reason.SUCCESS)
         self._close()
 
     # -- what is sent ----------------------------------------------------------------------------------
@@ -442,8 +465,17 @@ class Connection:
             properties=properties,
         )
 
+    def _may_send_kept(self, session: Session, now: float) -> bool:
+        """Whether a waiting or stored message may go out; over a rate it is not lost but stays where it is."""
+        return (
+            len(session.in_flight) < self._receive_maximum
+            and self._out_bytes + self._link.buffered_bytes() <= OUT_MAX_BYTES
+            and self._rates.may_publish(now)
+            and self._broker.rates.take(self._broker.rates.publishes_out, now)
+        )
+
     def _send_waiting(self, session: Session, now: float) -> None:
-        while len(session.in_flight) < self._receive_maximum:
+        while session.waiting and self._may_send_kept(session, now):
             delivery = next_wanted(session.waiting, now)
             if delivery is None:
                 return
@@ -452,8 +484,10 @@ class Connection:
     def _send_stored(self, session: Session, now: float) -> None:
         """Stored messages go out ten a second, beside new ones."""
         pause_s = 1 / limits.IOT_STORED_PER_SECOND.value if self._settings.enforced else 0.0
-        session.next_stored_at = max(session.next_stored_at, now - 1.0)
-        while session.next_stored_at <= now and len(session.in_flight) < self._receive_maximum:
+        session.next_stored_at = max(session.next_stored_at, now - 1.0 + pause_s)
+        while session.stored and session.next_stored_at <= now + limits.EPSILON:
+            if not self._may_send_kept(session, now):
+                return
             delivery = next_wanted(session.stored, now)
             if delivery is None:
                 return
@@ -468,3 +502,8 @@ class Connection:
             elif now - delivery.sent_at >= self._settings.iot_redelivery_seconds:
                 delivery.sent_at = now
                 self._write(self._encode(delivery, packet_id, True, delivery.properties))
+
+
+def _is_reserved(topic: str) -> bool:
+    """Topics that only AWS publishes to; those of rules (Basic Ingest) are for everybody."""
+    return topic.startswith("$") and not topic.startswith(RESERVED_FOR_RULES)

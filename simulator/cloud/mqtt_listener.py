@@ -187,6 +187,12 @@ class WebSocketLink:
         self._send, self._clock = send, clock
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._bytes = 0
+        self._pumping: asyncio.Task[None] | None = None
+
+    def start(self) -> asyncio.Task[None]:
+        """Begin to send."""
+        self._pumping = asyncio.create_task(self._pump(), name="alleycat-websocket")
+        return self._pumping
 
     def write(self, data: bytes) -> None:
         self._bytes += len(data)
@@ -198,7 +204,10 @@ class WebSocketLink:
     def close(self) -> None:
         self._queue.put_nowait(None)
 
-    abort = close
+    def abort(self) -> None:
+        # The task may be stuck in a send that the client never takes.
+        if self._pumping is not None:
+            self._pumping.cancel()
 
     def rest(self, seconds: float) -> None:
         self.reading.clear()
@@ -209,7 +218,7 @@ class WebSocketLink:
         if not self.connection.is_resting:
             self.reading.set()
 
-    async def pump(self) -> None:
+    async def _pump(self) -> None:
         """Send until the end, then close the socket."""
         while (data := await self._queue.get()) is not None:
             self._bytes -= len(data)
@@ -241,7 +250,7 @@ async def serve_websocket(
         lifetime_s=limits.IOT_WEBSOCKET_SECONDS.value,
     )
     listener.connections[connection] = None
-    pump = asyncio.create_task(link.pump(), name="alleycat-websocket")
+    pump = link.start()
     try:
         while connection.is_open:
             await link.reading.wait()
@@ -268,5 +277,7 @@ async def serve_websocket(
         connection.lost(now)
         listener.broker.flush(now)
         link.close()
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(pump, 1.0)
+        await asyncio.wait({pump}, timeout=1.0)
+        pump.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await pump

@@ -334,7 +334,9 @@ if __name__ == "__main__":
     try:
         run(_child(json.loads(sys.argv[1])))
     except CloudError as error:
-        sys.exit(str(error))
+        # At once: the thread that waits for the parent holds stdin, and an orderly end would abort over it.
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)
     # The worker thread may still be inside a call; nothing of it is worth waiting for.
     sys.stdout.flush()
     os._exit(0)

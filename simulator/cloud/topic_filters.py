@@ -104,8 +104,10 @@ class FilterTree(Generic[V]):
         """Take ``key`` out again; nothing happens when it is not there."""
         if not _is_wild(topic_filter):
             values = self._exact.get(topic_filter)
-            if values is not None and values.pop(key, None) is not None and not values:
-                del self._exact[topic_filter]
+            if values is not None:
+                values.pop(key, None)
+                if not values:
+                    del self._exact[topic_filter]
             return
         path: list[tuple[_Node[V], str]] = []
         node = self._root
@@ -123,6 +125,11 @@ class FilterTree(Generic[V]):
             if parent.children[level].values or parent.children[level].children:
                 break
             del parent.children[level]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept, not even the inside of a filter that is gone."""
+        return not self._exact and not self._root.children
 
     def match(self, topic: str) -> list[V]:
         """The values of every filter that matches a valid topic."""
