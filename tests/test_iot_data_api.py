@@ -264,5 +264,5 @@ FUZZED = IotDataApi(Broker(LimitSettings(), IotMeter(Metrics()), lambda *_: None
 
 @pytest.mark.parametrize("users", [[{"k": "v"}], '[{"k": "v"}]'], ids=["list", "JSON"])
 def test_user_properties_come_as_json_or_as_a_list(place: Place, users: Any) -> None:
-    place.boto.publish(topic="a", retain=True, userProperties=users)
+    place.boto.publish(topic="a", retain=True, payload=b"x", userProperties=users)
     assert place.broker.retained["a"].properties == {codec.USER_PROPERTY: [("k", "v")]}
