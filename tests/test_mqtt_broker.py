@@ -886,9 +886,9 @@ def test_a_slow_reader_loses_its_messages_and_nobody_elses(place: Place) -> None
 class Sessions(RuleBasedStateMachine):
     """Clients come, go, subscribe and publish at random, under every rate, against a model of who gets what."""
 
-    names = st.sampled_from(["k1", "k2", "k3"])
-    filters = st.sampled_from(["a", "a/+", "a/#", "#", "a/b"])
-    topics = st.sampled_from(["a", "a/b", "a/b/c", "z"])
+    names = st.sampled_from(["k1", "k2"])
+    filters = st.sampled_from(["#", "a/#", "a/+", "a"])
+    topics = st.sampled_from(["a/b", "a", "a/b/c", "z"])
 
     def __init__(self) -> None:
         super().__init__()
@@ -901,7 +901,7 @@ class Sessions(RuleBasedStateMachine):
         self.allowed: dict[str, set[bytes]] = {}
         self.number = 0
 
-    @rule(name=names, version=st.sampled_from([V311, V5]), keep=st.booleans())
+    @rule(name=names, version=st.sampled_from([V311, V5]), keep=st.sampled_from([True, True, False]))
     def connect(self, name: str, version: int, keep: bool) -> None:
         self.place.wait(1.1)
         for one in self.clients:
@@ -924,7 +924,7 @@ class Sessions(RuleBasedStateMachine):
         for kept in (self.sessions, self.due, self.allowed):
             kept.pop(name, None)
 
-    @rule(name=names, how=st.sampled_from(["disconnect", "lost", "garbage"]))
+    @rule(name=names, how=st.sampled_from(["lost", "disconnect", "garbage"]))
     def leave(self, name: str, how: str) -> None:
         client = self.clients.pop(name, None)
         if client is None:
@@ -950,10 +950,11 @@ class Sessions(RuleBasedStateMachine):
             self.clients[name].unsubscribe(topic_filter)
             self.sessions[name].discard(topic_filter)
 
-    @rule(name=names, topic=topics, qos=st.integers(0, 1))
+    @rule(name=names, topic=topics, qos=st.sampled_from([1, 1, 0]))
     def publish(self, name: str, topic: str, qos: int) -> None:
-        if name not in self.clients:
+        if not self.clients:
             return
+        name = name if name in self.clients else next(iter(self.clients))
         self.number += 1
         payload = str(self.number).encode()
         client = self.clients[name]
@@ -1001,4 +1002,4 @@ class Sessions(RuleBasedStateMachine):
 
 
 TestSessions = Sessions.TestCase
-TestSessions.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestSessions.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
