@@ -970,6 +970,15 @@ class Sessions(RuleBasedStateMachine):
         client.connection.feed(data, self.place.now)
         self.place.broker.flush(self.place.now)
 
+    @rule(name=names, version=st.sampled_from([V311, V5]))
+    def lose_what_is_on_its_way(self, name: str, version: int) -> None:
+        """The connection ends after messages were sent and before they were acknowledged; the client comes back."""
+        self.connect(name, version, True)
+        self.subscribe(name, "#")
+        self.publish(name, "a", 1)
+        self.leave(name, "lost")
+        self.connect(name, version, True)
+
     @rule()
     def everything_arrives(self) -> None:
         for _ in range(3 + self.number // 5):
