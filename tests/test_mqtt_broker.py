@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from simulator.cloud import mqtt_codec as codec
 from simulator.cloud.iot_meter import IotMeter
@@ -17,6 +18,7 @@ from simulator.cloud.metrics import Metrics
 from simulator.cloud.mqtt_broker import Broker
 from simulator.cloud.mqtt_codec import V5, V311, Framer, Reason
 from simulator.cloud.mqtt_connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, OUT_MAX_BYTES, Connection
+from simulator.cloud.topic_filters import matches
 
 START = 1_700_000_000.0
 
@@ -876,3 +878,137 @@ def test_a_slow_reader_loses_its_messages_and_nobody_elses(place: Place) -> None
     place.client("writer").publish("a")
     assert (len(slow.messages()), len(good.messages())) == (0, 1)
     assert place.counted("PublishOut.Throttle") == 1
+
+
+# -- all together --------------------------------------------------------------------------------------
+
+
+class Sessions(RuleBasedStateMachine):
+    """Clients come, go, subscribe and publish at random, under every rate, against a model of who gets what."""
+
+    names = st.sampled_from(["k1", "k2"])
+    filters = st.sampled_from(["#", "a/#", "a/+", "a"])
+    topics = st.sampled_from(["a/b", "a", "a/b/c", "z"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Place()
+        self.clients: dict[str, Client] = {}
+        # Filters of each session, its kind, and the messages that it must get, or may get.
+        self.sessions: dict[str, set[str]] = {}
+        self.is_kept: dict[str, bool] = {}
+        self.due: dict[str, set[bytes]] = {}
+        self.allowed: dict[str, set[bytes]] = {}
+        self.number = 0
+
+    @rule(name=names, version=st.sampled_from([V311, V5]), keep=st.sampled_from([True, True, False]))
+    def connect(self, name: str, version: int, keep: bool) -> None:
+        self.place.wait(1.1)
+        for one in self.clients:
+            self.collect(one)
+        if name in self.clients and not self.is_kept[name]:
+            self.forget(name)
+        expiry = {codec.SESSION_EXPIRY: 600} if keep and version == V5 else {}
+        client = Client(self.place)
+        present, code, _ = client.connect(name, version, clean=not keep, properties=expiry)
+        assert code == 0
+        if not keep:
+            assert not present
+            self.forget(name)
+        assert present is (name in self.sessions)
+        self.sessions.setdefault(name, set())
+        self.is_kept[name] = keep
+        self.clients[name] = client
+
+    def forget(self, name: str) -> None:
+        for kept in (self.sessions, self.due, self.allowed):
+            kept.pop(name, None)
+
+    @rule(name=names, how=st.sampled_from(["lost", "disconnect", "garbage"]))
+    def leave(self, name: str, how: str) -> None:
+        client = self.clients.pop(name, None)
+        if client is None:
+            return
+        if how == "lost":
+            client.vanish()
+        else:
+            client.connection.feed(b"\xe0\0" if how == "disconnect" else b"\xf0\0", self.place.now)
+        if not self.is_kept[name]:
+            self.forget(name)
+
+    @rule(name=names, topic_filter=filters)
+    def subscribe(self, name: str, topic_filter: str) -> None:
+        if name in self.clients:
+            self.collect(name)
+            assert self.clients[name].subscribe(topic_filter) == [1]
+            self.sessions[name].add(topic_filter)
+
+    @rule(name=names, topic_filter=filters)
+    def unsubscribe(self, name: str, topic_filter: str) -> None:
+        if name in self.clients:
+            self.collect(name)
+            self.clients[name].unsubscribe(topic_filter)
+            self.sessions[name].discard(topic_filter)
+
+    @rule(name=names, topic=topics, qos=st.sampled_from([1, 1, 0]))
+    def publish(self, name: str, topic: str, qos: int) -> None:
+        if not self.clients:
+            return
+        name = name if name in self.clients else next(iter(self.clients))
+        self.number += 1
+        payload = str(self.number).encode()
+        client = self.clients[name]
+        self.collect(name)
+        for other, filters in self.sessions.items():
+            if any(matches(one, topic) for one in filters):
+                self.allowed.setdefault(other, set()).add(payload)
+                if qos:
+                    self.due.setdefault(other, set()).add(payload)
+        self.place.now += 0.05
+        client.packet_id += 1
+        data = codec.publish_packet(client.version, topic.encode(), payload, qos=qos, packet_id=client.packet_id)
+        client.connection.feed(data, self.place.now)
+        self.place.broker.flush(self.place.now)
+
+    @rule(name=names, version=st.sampled_from([V311, V5]))
+    def lose_what_is_on_its_way(self, name: str, version: int) -> None:
+        """The connection ends after messages were sent and before they were acknowledged; the client comes back."""
+        self.connect(name, version, True)
+        self.subscribe(name, "#")
+        self.publish(name, "a", 1)
+        self.leave(name, "lost")
+        self.connect(name, version, True)
+
+    @rule()
+    def everything_arrives(self) -> None:
+        for _ in range(3 + self.number // 5):
+            self.place.wait(1)
+            for name in self.clients:
+                self.collect(name)
+        for name in self.clients:
+            assert not self.due.get(name)
+
+    def collect(self, name: str) -> None:
+        client = self.clients[name]
+        for one in client.messages():
+            assert one.payload in self.allowed[name]
+            self.due.get(name, set()).discard(one.payload)
+            if one.qos:
+                client.ack(one.packet_id)
+
+    def teardown(self) -> None:
+        self.everything_arrives()
+        for name in list(self.clients):
+            self.leave(name, "lost")
+        broker = self.place.broker
+        broker.tick(self.place.now + 4_000)
+        assert broker._tree.is_empty
+        assert not broker.sessions
+        assert not broker.clients
+        assert not broker._away
+        assert not broker._versions
+        assert not broker._left_at
+
+
+TestSessions = Sessions.TestCase
+TestSessions.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

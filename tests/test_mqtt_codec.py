@@ -22,7 +22,6 @@ from simulator.cloud.mqtt_codec import V5, V311, Framer, MqttError, Reason
 LIMIT = 146 * 1024
 VERSIONS = st.sampled_from([V311, V5])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40)
-SHORTS = st.integers(0, 0xFFFF)
 LONGS = st.integers(0, 0xFFFFFFFF)
 PROPERTIES = st.fixed_dictionaries(
     {},
@@ -31,7 +30,7 @@ PROPERTIES = st.fixed_dictionaries(
         codec.MESSAGE_EXPIRY: LONGS,
         codec.CONTENT_TYPE: TEXTS,
         codec.CORRELATION_DATA: st.binary(max_size=40),
-        codec.TOPIC_ALIAS: SHORTS,
+        codec.TOPIC_ALIAS: st.integers(1, 0xFFFF),
         codec.USER_PROPERTY: st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4),
         codec.SUBSCRIPTION_ID: st.lists(st.integers(1, codec.MAX_REMAINING_BYTES), min_size=1, max_size=3),
     },
@@ -73,9 +72,7 @@ def read_all(data: bytes, size: int | None = None) -> tuple[list[tuple[int, byte
 
 ANY_BYTES = st.one_of(
     st.binary(max_size=200),
-    st.lists(st.binary(max_size=12).map(lambda body: b"\x30" + codec.varint(len(body)) + body), max_size=8).map(
-        b"".join
-    ),
+    st.lists(st.binary(max_size=12).map(lambda body: bytes((0x30, len(body))) + body), max_size=8).map(b"".join),
 )
 
 

@@ -61,7 +61,7 @@ class IotDataApi:
                 self._publish(name, query, headers, body, now)
                 return {"message": "OK", "traceId": trace_id}
             case "retainedMessage", "GET":
-                return self._retained(name) if name else self._list_retained(query)
+                return self._retained(name, now) if name else self._list_retained(query, now)
             case "connections", _:
                 return self._connection(method, rest, query, now)
             case (("topics" | "retainedMessage"), _):
@@ -98,9 +98,9 @@ class IotDataApi:
 
     # -- retained messages -----------------------------------------------------------------------------
 
-    def _retained(self, topic: str) -> dict[str, Any]:
+    def _retained(self, topic: str, now: float) -> dict[str, Any]:
         kept = self._broker.retained.get(topic)
-        if kept is None:
+        if kept is None or _has_expired(kept, now):
             raise AwsError("ResourceNotFoundException", f"No retained message on topic {topic}.", 404)
         told = _summary(topic, kept)
         del told["payloadSize"]
@@ -110,8 +110,9 @@ class IotDataApi:
             told["userProperties"] = base64.b64encode(orjson.dumps([{name: value} for name, value in users])).decode()
         return told
 
-    def _list_retained(self, query: Mapping[str, list[str]]) -> dict[str, Any]:
-        topics, token = _page(sorted(self._broker.retained), query)
+    def _list_retained(self, query: Mapping[str, list[str]], now: float) -> dict[str, Any]:
+        kept = [topic for topic, one in self._broker.retained.items() if not _has_expired(one, now)]
+        topics, token = _page(sorted(kept), query)
         return _with_token({"retainedTopics": [_summary(one, self._broker.retained[one]) for one in topics]}, token)
 
     # -- connections -----------------------------------------------------------------------------------
@@ -156,6 +157,10 @@ def _summary(topic: str, kept: Retained) -> dict[str, Any]:
     }
 
 
+def _has_expired(kept: Retained, now: float) -> bool:
+    return kept.expires_at is not None and kept.expires_at <= now
+
+
 def _one(query: Mapping[str, list[str]], name: str, default: str) -> str:
     return query.get(name, [default])[0]
 
@@ -196,6 +201,9 @@ def _properties(query: Mapping[str, list[str]], headers: Mapping[str, str]) -> P
             found[codec.PAYLOAD_FORMAT] = int(indicator == "UTF8_DATA")
         if (users := headers.get("x-amz-mqtt5-user-properties")) is not None:
             pairs = orjson.loads(base64.b64decode(users))
+            if isinstance(pairs, str):
+                # The SDK encodes what it is given; its documentation asks for a string that is JSON already.
+                pairs = orjson.loads(pairs)
             found[codec.USER_PROPERTY] = [(str(name), str(value)) for one in pairs for name, value in one.items()]
     except (ValueError, AttributeError, TypeError, binascii.Error) as error:
         raise AwsError("InvalidRequestException", f"a property of the message cannot be read: {error}") from None
