@@ -23,7 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from loadtests.bike_bench import bench_bikes, bench_fleet, bench_race
 from loadtests.limit_cost import dynamodb_cost, kinesis_cost
+from loadtests.mqtt_bench import bench_brokers
 from loadtests.peers import Peer, alleycat, installed, peer
 
 RECORDS_A_CALL = 500
@@ -294,14 +296,14 @@ def as_alleycat(url: str, ordered: bool, calls: int = 600) -> float:
 def versions() -> str:
     from importlib.metadata import version
 
-    names = ("alleycat", "granian", "msgspec", "botocore", "aiohttp", "numpy", "moto")
+    names = ("alleycat", "granian", "msgspec", "botocore", "aiohttp", "numpy", "moto", "aiomqtt", "paho-mqtt", "awscrt")
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds to fill a server to a level")
-    parser.add_argument("--only", choices=("servers", "producers", "local", "limits"), help="run a part")
+    parser.add_argument("--only", choices=("servers", "producers", "local", "limits", "mqtt"), help="run a part")
     parser.add_argument("--role", choices=("boto3", "ordered", "unordered"), help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -317,6 +319,11 @@ def main() -> None:
         bench_limits()
     if options.only in (None, "producers"):
         bench_producers()
+    if options.only in (None, "mqtt"):
+        bench_brokers()
+        bench_bikes()
+        bench_race()
+        bench_fleet()
     if options.only in (None, "servers"):
         bench_servers(options.budget)
 

@@ -70,7 +70,7 @@ async def _main() -> None:
                     say(Flushed())
             await producer.close(drain=message.drain)
     except ProducerError as error:
-        say(Failed(type(error).__name__, str(error)))
+        say(Failed(str(error)))
     except asyncio.IncompleteReadError:
         # The parent is gone.
         return

@@ -63,9 +63,8 @@ class Flushed(msgspec.Struct, tag="flushed"):
 
 
 class Failed(msgspec.Struct, tag="failed"):
-    """The producer has given up: the name of its error and the text."""
+    """The producer has given up, and why."""
 
-    error: str
     message: str
 
 

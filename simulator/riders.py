@@ -12,7 +12,6 @@ import botocore.session
 import numpy as np
 import numpy.typing as npt
 
-import producers
 from producers import KinesisProducer, Record, TlsSettings
 from simulator.fleet import Fleet
 from simulator.race import Race
@@ -95,17 +94,14 @@ def open_bikes(settings: RaceSettings, target: Target, racer_ids: Sequence[int],
         "connect_rate_per_s": settings.connect_rate,
         "deadline_s": settings.deadline_s,
     }
-    if settings.processes > 1:
-        return Fleet(
-            processes=settings.processes,
-            client=settings.client,
-            devices=list(racer_ids),
-            spool=spool,
-            tls=settings.tls,
-            arguments=arguments,
-        )
-    kind = producers.IotDeviceProducer if settings.client == "awsiotsdk" else producers.MqttProducer
-    return kind(**arguments, devices=list(racer_ids), spool=spool, tls=settings.tls)
+    return Fleet(
+        processes=settings.processes,
+        client=settings.client,
+        devices=list(racer_ids),
+        spool=spool,
+        tls=settings.tls,
+        arguments=arguments,
+    )
 
 
 def broker_options(url: str | None, tls: TlsSettings | None) -> dict[str, str | None] | None:
