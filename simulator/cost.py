@@ -19,6 +19,9 @@ ON_DEMAND_GB_OUT = 0.04  # aws-samples, 2026
 WCU_HOUR = 0.00065  # price list 2024-11
 RCU_HOUR = 0.00013  # price list 2024-11
 LAMBDA_REQUEST_MILLION = 0.20  # price list 2024-07
+IOT_MESSAGE_MILLION = 1.00  # up to a billion a month, each 5 KB begun; AWS IoT Core pricing page, 2025
+IOT_CONNECTION_MINUTE_MILLION = 0.08  # AWS IoT Core pricing page, 2025
+IOT_RULE_MILLION = 0.15  # for a rule triggered, and as much for each action; AWS IoT Core pricing page, 2025
 LAMBDA_GB_SECOND = 0.0000166667  # x86, price list 2024-07
 
 
@@ -30,8 +33,11 @@ class CostLine:
     usd: float
 
 
-def estimate(deployment: Deployment, messages: int, seconds: int) -> list[CostLine]:
-    """The bill of a run of ``messages`` over ``seconds`` on ``deployment`` while it stands."""
+def estimate(deployment: Deployment, messages: int, seconds: int, bikes: int = 0) -> list[CostLine]:
+    """The bill of a run of ``messages`` over ``seconds`` on ``deployment`` while it stands.
+
+    ``bikes``: MQTT connections, when messages come through IoT Core.
+    """
     hours = math.ceil(seconds / 3600)
     shards = sum(stream.shard_count for stream in deployment.streams)
     wcu = rcu = 0.0
@@ -44,12 +50,23 @@ def estimate(deployment: Deployment, messages: int, seconds: int) -> list[CostLi
     invocations = functions * shards * seconds
     gigabyte_seconds = sum(function.memory_mb / 1024 for function in deployment.functions) * shards * seconds
     return [
+        *(_iot(messages, seconds, bikes) if bikes else ()),
         *_streams(deployment, messages, hours),
         CostLine(f"{wcu:,.0f} WCU and {rcu:,.0f} RCU for {hours} h", hours * (wcu * WCU_HOUR + rcu * RCU_HOUR)),
         CostLine(
             f"up to {invocations:,} invocations",
             invocations / 1e6 * LAMBDA_REQUEST_MILLION + gigabyte_seconds * LAMBDA_GB_SECOND,
         ),
+    ]
+
+
+def _iot(messages: int, seconds: int, bikes: int) -> list[CostLine]:
+    """A rule with one action for each message; connections by the minute."""
+    minutes = bikes * math.ceil(seconds / 60)
+    return [
+        CostLine(f"{messages:,} MQTT messages", messages / 1e6 * IOT_MESSAGE_MILLION),
+        CostLine(f"{messages:,} rules with an action", messages / 1e6 * 2 * IOT_RULE_MILLION),
+        CostLine(f"{minutes:,} connection minutes", minutes / 1e6 * IOT_CONNECTION_MINUTE_MILLION),
     ]
 
 

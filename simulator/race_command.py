@@ -169,6 +169,7 @@ def race(
             deployment,
             options.racers * options.seconds * options.races * len(options.classes),
             options.seconds * options.races,
+            options.racers * len(options.classes) if via == "mqtt" else 0,
             yes,
         )
     raise typer.Exit(_ride(options, deployment, as_json, out))
@@ -234,10 +235,10 @@ def _writable(out: Path) -> None:
         raise UsageError(f"--out {out}: {error.strerror}; choose a directory that can be written") from None
 
 
-def _confirm_cost(deployment: Deployment, messages: int, seconds: int, yes: bool) -> None:
+def _confirm_cost(deployment: Deployment, messages: int, seconds: int, bikes: int, yes: bool) -> None:
     from simulator.cost import estimate
 
-    lines = estimate(deployment, messages, seconds)
+    lines = estimate(deployment, messages, seconds, bikes)
     for line in lines:
         print(f"{line.usd:10.4f} USD  {line.what}", file=sys.stderr)
     print(f"{sum(line.usd for line in lines):10.4f} USD  in all, at us-east-1 prices", file=sys.stderr)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,8 +68,16 @@ def test_a_race_passes_and_reports(tmp_path: Path) -> None:
     # Every finisher costs two items: 2 WCU each on the table with its local index, 1 each on the global one.
     (table,) = (one for one in told["limits"] if one["name"] == "dynamodb.table.write.units_per_second")
     assert table["total"] >= 160
-    assert {one["name"] for one in told["functions"]} == {"TumblingWindowFunction", "FinalResultsFunction"}
-    assert set(told["latency_ms"]["accepted"]) == {"p50", "p99", "max"}
+    assert {one["name"] for one in told["functions"]} == {
+        "TumblingWindowFunction",
+        "FinalResultsFunction",
+        "PublishFunction",
+    }
+    # Results are seen on their topic also when the bikes come by Kinesis.
+    for one in ("accepted", "visible"):
+        assert set(told["latency_ms"][one]) == {"p50", "p99", "max"}
+    (balance,) = told["balance"] or [{"even_share": 0.5}]
+    assert balance["even_share"] == 0.5
 
 
 @pytest.mark.parametrize("key", ["random", "race", "class", "timestamp"])
@@ -182,7 +191,14 @@ def client(service: str, url: str) -> Any:
 def test_cloud_has_what_the_template_says_and_a_race_can_use_it(tmp_path: Path) -> None:
     with running_cloud() as told:
         url = told["endpoint_url"]
-        assert told["resources"] == ["alleycat", "alleycat-races", "alleycat-rejected-123456789012"]
+        assert told["resources"] == [
+            "alleycat",
+            "alleycat-races",
+            "alleycat-undelivered-123456789012",
+            "alleycat-rejected-123456789012",
+            "alleycatIngest",
+        ]
+        assert told["mqtt_url"].startswith("mqtt://127.0.0.1:")
         # A race on a target that is not its own: everything by public protocols, records compared with a baseline.
         keys = {
             "AWS_ENDPOINT_URL": url,
@@ -270,10 +286,9 @@ def seconds_by_racer(kinesis: Any) -> dict[int, list[int]]:
 
 
 def test_bad_telemetry_is_kept_with_its_reason_and_the_race_goes_on(tmp_path: Path) -> None:
-    process = started("race", "--port", "0", "--json", "-u", "20", "-t", "12s", "--out", str(tmp_path))
+    port = free_port()
+    process = started("race", "--port", str(port), "--json", "-u", "20", "-t", "12s", "--out", str(tmp_path))
     wait_until_riding(process)
-    # The port was chosen by the system: the cloud is the child that listens.
-    port = _port_of_child(process.pid)
     kinesis = client("kinesis", f"http://127.0.0.1:{port}")
     bad = [
         b"not json",
@@ -308,22 +323,10 @@ def test_a_cloud_that_dies_in_the_middle_is_one_clear_line() -> None:
     assert "Traceback" not in err
 
 
-def _port_of_child(pid: int) -> int:
-    """The listening port of the embedded cloud under process ``pid``, from /proc."""
-    listening: dict[str, int] = {}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A":
-            listening[fields[9]] = int(fields[1].rpartition(":")[2], 16)
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) != pid:
-                continue
-            for fd in (entry / "fd").iterdir():
-                link = str(fd.readlink())
-                if link.startswith("socket:[") and link[8:-1] in listening:
-                    return listening[link[8:-1]]
-    raise AssertionError("the race has no listening child")
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 # -- wrong input ---------------------------------------------------------------------------------------

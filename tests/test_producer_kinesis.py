@@ -114,6 +114,20 @@ def test_delivers_everything_once() -> None:
     run(main)
 
 
+def test_on_uvloop() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def main() -> None:
+        async with KinesisDouble() as kinesis, producer(kinesis) as sender:
+            for number in range(50):
+                await sender.put(record(number, number % 7))
+            await sender.flush()
+            assert sender.statistics().ledger.delivered == 50
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
 def test_bytes_of_a_call_are_bounded() -> None:
     async def main() -> None:
         async with KinesisDouble() as kinesis:

@@ -19,7 +19,7 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for
 
 def test_there_are_commands_and_the_first_screen_is_the_two() -> None:
     assert len(COMMANDS) >= 5
-    assert "$ make race\n$ make test\n" in README.partition("## Seven")[0]
+    assert "$ make race\n$ make test\n" in README.partition("## Eight")[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -32,6 +32,8 @@ def test_commands(command: str, tmp_path: Path) -> None:
     ]
     if words[1] in ("race", "cloud", "consume"):
         words += ["--port", "0"]
+    if words[1] in ("race", "cloud"):
+        words += ["--mqtt-port", "0"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from simulator.cli import main; main()", *words[1:]],
         stdout=subprocess.PIPE,
