@@ -42,8 +42,8 @@ from awscrt.exceptions import AwsCrtError  # type: ignore[import-untyped]
 from awsiot import mqtt5_client_builder  # type: ignore[import-untyped]
 
 from producers.device import Device, Publish
+from producers.device_producer import DeviceProducer
 from producers.errors import ConfigurationError
-from producers.mqtt import DeviceProducer
 
 _RECONNECT_MIN_MS = 1000
 """One CONNECT a second and client id (AWS IoT Core, message broker limits)."""

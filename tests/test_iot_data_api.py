@@ -15,13 +15,14 @@ from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.cloud import mqtt_codec as codec
+from simulator.cloud import mqtt_properties as props
 from simulator.cloud.iot_data_api import IotDataApi
 from simulator.cloud.iot_meter import IotMeter
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
 from simulator.cloud.mqtt_broker import Broker, Retained
-from simulator.cloud.mqtt_codec import V311, Connect, Filter, Reason, Will
+from simulator.cloud.mqtt_codec import V311, Connect, Filter, Will
+from simulator.cloud.mqtt_properties import Reason
 from simulator.cloud.mqtt_session import Delivery
 
 START = 1_700_000_000.0
@@ -130,11 +131,11 @@ def test_publish_with_properties(place: Place, topic: str) -> None:
     (found,) = reader.found
     assert (found.topic.decode(), found.payload, found.qos) == (topic, b"\0lap", 1)
     assert found.properties == {
-        codec.USER_PROPERTY: [("k", "v"), ("k", "é")],
-        codec.PAYLOAD_FORMAT: 1,
-        codec.CONTENT_TYPE: "text/plain; a=b",
-        codec.RESPONSE_TOPIC: "answers/1",
-        codec.CORRELATION_DATA: b"\0\1",
+        props.USER_PROPERTY: [("k", "v"), ("k", "é")],
+        props.PAYLOAD_FORMAT: 1,
+        props.CONTENT_TYPE: "text/plain; a=b",
+        props.RESPONSE_TOPIC: "answers/1",
+        props.CORRELATION_DATA: b"\0\1",
     }
     assert found.expires_at == START + 60
     kept = place.boto.get_retained_message(topic=topic)
@@ -265,4 +266,4 @@ FUZZED = IotDataApi(Broker(LimitSettings(), IotMeter(Metrics()), lambda *_: None
 @pytest.mark.parametrize("users", [[{"k": "v"}], '[{"k": "v"}]'], ids=["list", "JSON"])
 def test_user_properties_come_as_json_or_as_a_list(place: Place, users: Any) -> None:
     place.boto.publish(topic="a", retain=True, payload=b"x", userProperties=users)
-    assert place.broker.retained["a"].properties == {codec.USER_PROPERTY: [("k", "v")]}
+    assert place.broker.retained["a"].properties == {props.USER_PROPERTY: [("k", "v")]}

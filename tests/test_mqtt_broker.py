@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from simulator.cloud import mqtt_codec as codec
+from simulator.cloud import mqtt_properties as props
 from simulator.cloud.iot_meter import IotMeter
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
 from simulator.cloud.mqtt_broker import Broker
-from simulator.cloud.mqtt_codec import V5, V311, Framer, Reason
+from simulator.cloud.mqtt_codec import V5, V311, Framer
 from simulator.cloud.mqtt_connection import CLOSE_TIMEOUT_S, CONNECT_TIMEOUT_S, OUT_MAX_BYTES, Connection
+from simulator.cloud.mqtt_properties import Reason
 from simulator.cloud.topic_filters import matches
 
 START = 1_700_000_000.0
@@ -29,7 +31,7 @@ def text(value: str) -> bytes:
 
 
 def packet(first: int, body: bytes) -> bytes:
-    return bytes((first,)) + codec.varint(len(body)) + body
+    return bytes((first,)) + props.varint(len(body)) + body
 
 
 class Place:
@@ -141,17 +143,17 @@ class Client:
         if will:
             flags |= 4 | will[2] << 3 | will[3] << 5
         body = text("MQTT") + bytes((version, flags)) + struct.pack("!H", keep_alive_s)
-        body += codec._pack_properties(properties or {}) if version == V5 else b""
+        body += props.pack_properties(properties or {}) if version == V5 else b""
         body += text(client_id)
         if will:
-            body += codec._pack_properties(will_properties or {}) if version == V5 else b""
+            body += props.pack_properties(will_properties or {}) if version == V5 else b""
             body += text(will[0]) + struct.pack("!H", len(will[1])) + will[1]
         answers = self.send(packet(0x10, body))
         if not answers:
             return False, -1, {}
         first, told = answers[0]
         assert first == 0x20
-        found = dict(codec._properties(codec._Reader(told, 2))) if version == V5 else {}
+        found = dict(props.read_properties(props.Reader(told, 2))) if version == V5 else {}
         return bool(told[0]), told[1], found
 
     def publish(
@@ -175,7 +177,7 @@ class Client:
         """The codes of SUBACK; messages that come behind it stay in :attr:`after`."""
         body = b"\0\7"
         if self.version == V5:
-            body += codec._pack_properties({codec.SUBSCRIPTION_ID: [subscription_id]} if subscription_id else {})
+            body += props.pack_properties({props.SUBSCRIPTION_ID: [subscription_id]} if subscription_id else {})
         for one in filters:
             body += text(one) + bytes((qos | options,))
         answers = self.send(packet(0x82, body))
@@ -368,7 +370,7 @@ def test_client_ids(place: Place) -> None:
     assert Client(place).connect("")[1] == 0
     _, code, told = Client(place).connect("", version=V5)
     assert code == 0
-    assert told[codec.ASSIGNED_CLIENT_ID] in place.broker.clients
+    assert told[props.ASSIGNED_CLIENT_ID] in place.broker.clients
 
 
 def test_eight_topics_a_subscribe_and_fifty_subscriptions(place: Place) -> None:
@@ -391,7 +393,7 @@ def test_keep_alive_is_clamped_and_told(asked: int, used: int) -> None:
     place = Place()
     client = Client(place)
     _, _, told = client.connect(version=V5, keep_alive_s=asked)
-    assert told.get(codec.SERVER_KEEP_ALIVE, asked) == used
+    assert told.get(props.SERVER_KEEP_ALIVE, asked) == used
     place.wait(used * 1.5, step_s=used / 4)
     assert client.connection.is_open
     place.wait(1)
@@ -525,7 +527,7 @@ def test_the_101st_message_in_flight_waits_for_a_puback() -> None:
 
 
 def test_waiting_messages_keep_to_the_rate_of_the_connection(place: Place) -> None:
-    reader = place.client("reader", version=V5, properties={codec.RECEIVE_MAXIMUM: 1})
+    reader = place.client("reader", version=V5, properties={props.RECEIVE_MAXIMUM: 1})
     reader.subscribe("a")
     for part in range(3):
         writer = place.client(f"writer-{part}")
@@ -625,9 +627,9 @@ def test_what_was_in_flight_comes_again_after_a_reconnect(place: Place) -> None:
 
 def test_session_expiry_of_mqtt_5(place: Place) -> None:
     client = Client(place)
-    told = client.connect(version=V5, properties={codec.SESSION_EXPIRY: 0xFFFFFFFF})[2]
-    assert told[codec.SESSION_EXPIRY] == 3_600
-    client.send(packet(0xE0, b"\0" + codec._pack_properties({codec.SESSION_EXPIRY: 5})))
+    told = client.connect(version=V5, properties={props.SESSION_EXPIRY: 0xFFFFFFFF})[2]
+    assert told[props.SESSION_EXPIRY] == 3_600
+    client.send(packet(0xE0, b"\0" + props.pack_properties({props.SESSION_EXPIRY: 5})))
     place.wait(4)
     assert place.broker.sessions
     place.wait(2)
@@ -672,11 +674,11 @@ def test_retain_handling(place: Place, handling: int, counts: list[int]) -> None
 
 
 def test_a_retained_message_expires(place: Place) -> None:
-    place.client("writer", version=V5).publish("a", b"1", retain=True, properties={codec.MESSAGE_EXPIRY: 10})
+    place.client("writer", version=V5).publish("a", b"1", retain=True, properties={props.MESSAGE_EXPIRY: 10})
     reader = place.client("reader", version=V5)
     place.wait(5)
     reader.subscribe("a")
-    assert reader.after[0].properties[codec.MESSAGE_EXPIRY] == 5
+    assert reader.after[0].properties[props.MESSAGE_EXPIRY] == 5
     place.wait(5)
     reader.subscribe("a")
     assert reader.after == []
@@ -687,34 +689,34 @@ def test_a_retained_message_expires(place: Place) -> None:
 
 def test_topic_aliases(place: Place) -> None:
     client = place.client(version=V5)
-    client.publish("a", b"1", properties={codec.TOPIC_ALIAS: 8})
-    client.publish("", b"2", properties={codec.TOPIC_ALIAS: 8})
+    client.publish("a", b"1", properties={props.TOPIC_ALIAS: 8})
+    client.publish("", b"2", properties={props.TOPIC_ALIAS: 8})
     assert [one[:2] for one in place.ruled if one[3] == "kart"][-2:] == [("a", b"1"), ("a", b"2")]
-    client.connection.feed(codec.publish_packet(V5, b"a", b"", properties={codec.TOPIC_ALIAS: 9}), place.now)
+    client.connection.feed(codec.publish_packet(V5, b"a", b"", properties={props.TOPIC_ALIAS: 9}), place.now)
     assert client.ended_with() == 0x94
 
 
 @pytest.mark.parametrize(("size", "is_open"), [(8 * 1024, True), (8 * 1024 + 1, False)])
 def test_user_properties_have_8_kb(place: Place, size: int, is_open: bool) -> None:
     client = place.client(version=V5)
-    properties = {codec.USER_PROPERTY: [("n", "v" * (size - 1))]}
+    properties = {props.USER_PROPERTY: [("n", "v" * (size - 1))]}
     client.connection.feed(codec.publish_packet(V5, b"a", b"", properties=properties), place.now)
     assert client.connection.is_open is is_open
 
 
 def test_properties_reach_subscribers_and_old_messages_do_not(place: Place) -> None:
-    reader = place.client("reader", version=V5, clean=False, properties={codec.SESSION_EXPIRY: 600})
+    reader = place.client("reader", version=V5, clean=False, properties={props.SESSION_EXPIRY: 600})
     reader.subscribe("a", subscription_id=300)
     writer = place.client("writer", version=V5)
     given = {
-        codec.USER_PROPERTY: [("k", "v"), ("k", "w")],
-        codec.CONTENT_TYPE: "text/plain",
-        codec.CORRELATION_DATA: b"\0\1",
-        codec.MESSAGE_EXPIRY: 10,
+        props.USER_PROPERTY: [("k", "v"), ("k", "w")],
+        props.CONTENT_TYPE: "text/plain",
+        props.CORRELATION_DATA: b"\0\1",
+        props.MESSAGE_EXPIRY: 10,
     }
     writer.publish("a", b"1", qos=1, properties=given)
     (found,) = reader.messages()
-    assert found.properties == given | {codec.SUBSCRIPTION_ID: [300]}
+    assert found.properties == given | {props.SUBSCRIPTION_ID: [300]}
     reader.ack(found.packet_id)
     reader.vanish()
     writer.publish("a", b"2", qos=1, properties=given)
@@ -725,7 +727,7 @@ def test_properties_reach_subscribers_and_old_messages_do_not(place: Place) -> N
 
 
 def test_receive_maximum_and_maximum_packet_size(place: Place) -> None:
-    reader = place.client("reader", version=V5, properties={codec.RECEIVE_MAXIMUM: 2, codec.MAXIMUM_PACKET_SIZE: 600})
+    reader = place.client("reader", version=V5, properties={props.RECEIVE_MAXIMUM: 2, props.MAXIMUM_PACKET_SIZE: 600})
     reader.subscribe("a")
     writer = place.client("writer")
     writer.publish("a", bytes(601), qos=1)
@@ -733,7 +735,7 @@ def test_receive_maximum_and_maximum_packet_size(place: Place) -> None:
         writer.publish("a", qos=1)
     assert len(reader.messages()) == 2
     assert place.counted("PublishOut.ClientError") == 1
-    assert Client(place).connect("zero", version=V5, properties={codec.RECEIVE_MAXIMUM: 0})[1] == 0x82
+    assert Client(place).connect("zero", version=V5, properties={props.RECEIVE_MAXIMUM: 0})[1] == 0x82
 
 
 def test_no_local_hides_only_itself(place: Place) -> None:
@@ -847,8 +849,8 @@ def test_a_delayed_will_waits_and_a_reconnect_cancels_it(place: Place) -> None:
         "version": V5,
         "clean": False,
         "will": ("gone", b"1", 0, False),
-        "will_properties": {codec.WILL_DELAY: 10},
-        "properties": {codec.SESSION_EXPIRY: 600},
+        "will_properties": {props.WILL_DELAY: 10},
+        "properties": {props.SESSION_EXPIRY: 600},
     }
 
     def is_sent() -> bool:
@@ -908,7 +910,7 @@ class Sessions(RuleBasedStateMachine):
             self.collect(one)
         if name in self.clients and not self.is_kept[name]:
             self.forget(name)
-        expiry = {codec.SESSION_EXPIRY: 600} if keep and version == V5 else {}
+        expiry = {props.SESSION_EXPIRY: 600} if keep and version == V5 else {}
         client = Client(self.place)
         present, code, _ = client.connect(name, version, clean=not keep, properties=expiry)
         assert code == 0

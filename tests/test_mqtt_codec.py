@@ -17,7 +17,9 @@ from paho.mqtt.properties import Properties as PahoProperties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from simulator.cloud import mqtt_codec as codec
-from simulator.cloud.mqtt_codec import V5, V311, Framer, MqttError, Reason
+from simulator.cloud import mqtt_properties as props
+from simulator.cloud.mqtt_codec import V5, V311, Framer
+from simulator.cloud.mqtt_properties import MqttError, Reason
 
 LIMIT = 146 * 1024
 VERSIONS = st.sampled_from([V311, V5])
@@ -26,13 +28,13 @@ LONGS = st.integers(0, 0xFFFFFFFF)
 PROPERTIES = st.fixed_dictionaries(
     {},
     optional={
-        codec.PAYLOAD_FORMAT: st.integers(0, 1),
-        codec.MESSAGE_EXPIRY: LONGS,
-        codec.CONTENT_TYPE: TEXTS,
-        codec.CORRELATION_DATA: st.binary(max_size=40),
-        codec.TOPIC_ALIAS: st.integers(1, 0xFFFF),
-        codec.USER_PROPERTY: st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4),
-        codec.SUBSCRIPTION_ID: st.lists(st.integers(1, codec.MAX_REMAINING_BYTES), min_size=1, max_size=3),
+        props.PAYLOAD_FORMAT: st.integers(0, 1),
+        props.MESSAGE_EXPIRY: LONGS,
+        props.CONTENT_TYPE: TEXTS,
+        props.CORRELATION_DATA: st.binary(max_size=40),
+        props.TOPIC_ALIAS: st.integers(1, 0xFFFF),
+        props.USER_PROPERTY: st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4),
+        props.SUBSCRIPTION_ID: st.lists(st.integers(1, codec.MAX_REMAINING_BYTES), min_size=1, max_size=3),
     },
 )
 
@@ -113,7 +115,7 @@ def test_a_packet_too_large_is_refused_before_it_is_buffered() -> None:
 def test_variable_byte_integers(value: int) -> None:
     data = codec.varint(value)
     assert len(data) == 1 + (value > 127) + (value > 16_383) + (value > 2_097_151)
-    assert codec._Reader(data).varint() == value
+    assert props.Reader(data).varint() == value
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_connect_of_paho(version: int) -> None:
     assert found.will is not None
     will = (found.will.topic, found.will.payload, found.will.qos, found.will.retain, found.will.delay_s)
     assert will == ("gone", b"\0\1", 1, True, 7 if version == V5 else 0)
-    assert found.properties.get(codec.SESSION_EXPIRY) == (99 if version == V5 else None)
+    assert found.properties.get(props.SESSION_EXPIRY) == (99 if version == V5 else None)
 
 
 @pytest.mark.parametrize("version", [V311, V5])
@@ -185,7 +187,7 @@ def test_publish_and_subscribe_of_paho(version: int) -> None:
     first, body = sent(client, wire)
     found = codec.read_publish(first, body, version)
     assert (found.topic, found.payload, found.qos, found.retain, found.packet_id) == ("a/é", b"payload", 1, True, 5)
-    wanted = {codec.USER_PROPERTY: [("k", "v")], codec.MESSAGE_EXPIRY: 9} if version == V5 else {}
+    wanted = {props.USER_PROPERTY: [("k", "v")], props.MESSAGE_EXPIRY: 9} if version == V5 else {}
     assert found.properties == wanted
 
     client, wire = client_of(version)
@@ -204,15 +206,15 @@ def test_publish_and_subscribe_of_paho(version: int) -> None:
 
 @given(PROPERTIES)
 def test_paho_reads_our_properties(properties: dict[int, Any]) -> None:
-    if properties.get(codec.TOPIC_ALIAS) == 0:
+    if properties.get(props.TOPIC_ALIAS) == 0:
         # No broker sends alias 0, and paho would not take it.
-        properties = {name: value for name, value in properties.items() if name != codec.TOPIC_ALIAS}
-    packed = codec._pack_properties(properties)
+        properties = {name: value for name, value in properties.items() if name != props.TOPIC_ALIAS}
+    packed = props.pack_properties(properties)
     found = PahoProperties(PacketTypes.PUBLISH)
     _, length = found.unpack(packed)
     assert length == len(packed)
-    assert getattr(found, "UserProperty", []) == properties.get(codec.USER_PROPERTY, [])
-    assert getattr(found, "MessageExpiryInterval", None) == properties.get(codec.MESSAGE_EXPIRY)
+    assert getattr(found, "UserProperty", []) == properties.get(props.USER_PROPERTY, [])
+    assert getattr(found, "MessageExpiryInterval", None) == properties.get(props.MESSAGE_EXPIRY)
 
 
 def test_answers() -> None:

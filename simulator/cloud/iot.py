@@ -26,8 +26,8 @@ from simulator.cloud.kinesis_api import KinesisApi
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
 from simulator.cloud.mqtt_broker import Broker
-from simulator.cloud.mqtt_codec import Reason
 from simulator.cloud.mqtt_listener import Listener
+from simulator.cloud.mqtt_properties import Reason
 from simulator.cloud.stream import PutEntry, key_bytes
 
 Answer = tuple[int, dict[str, str], bytes]

@@ -14,11 +14,11 @@ from urllib.parse import parse_qs, unquote
 import orjson
 
 from simulator.cloud import limits
-from simulator.cloud import mqtt_codec as codec
+from simulator.cloud import mqtt_properties as props
 from simulator.cloud.errors import AwsError
 from simulator.cloud.iot_meter import HTTP
 from simulator.cloud.mqtt_broker import RESERVED_FOR_RULES, Broker, Retained
-from simulator.cloud.mqtt_codec import Properties, Reason
+from simulator.cloud.mqtt_properties import Properties, Reason
 from simulator.cloud.topic_filters import problem_with_topic
 
 PAGE_MAX = 200
@@ -105,7 +105,7 @@ class IotDataApi:
         told = _summary(topic, kept)
         del told["payloadSize"]
         told["payload"] = base64.b64encode(kept.payload).decode()
-        users = kept.properties.get(codec.USER_PROPERTY)
+        users = kept.properties.get(props.USER_PROPERTY)
         if users:
             told["userProperties"] = base64.b64encode(orjson.dumps([{name: value} for name, value in users])).decode()
         return told
@@ -190,21 +190,21 @@ def _properties(query: Mapping[str, list[str]], headers: Mapping[str, str]) -> P
     found: dict[int, Any] = {}
     try:
         if "contentType" in query:
-            found[codec.CONTENT_TYPE] = _one(query, "contentType", "")
+            found[props.CONTENT_TYPE] = _one(query, "contentType", "")
         if "responseTopic" in query:
-            found[codec.RESPONSE_TOPIC] = _one(query, "responseTopic", "")
+            found[props.RESPONSE_TOPIC] = _one(query, "responseTopic", "")
         if "messageExpiry" in query:
-            found[codec.MESSAGE_EXPIRY] = int(_one(query, "messageExpiry", ""))
+            found[props.MESSAGE_EXPIRY] = int(_one(query, "messageExpiry", ""))
         if (data := headers.get("x-amz-mqtt5-correlation-data")) is not None:
-            found[codec.CORRELATION_DATA] = base64.b64decode(data)
+            found[props.CORRELATION_DATA] = base64.b64decode(data)
         if (indicator := headers.get("x-amz-mqtt5-payload-format-indicator")) is not None:
-            found[codec.PAYLOAD_FORMAT] = int(indicator == "UTF8_DATA")
+            found[props.PAYLOAD_FORMAT] = int(indicator == "UTF8_DATA")
         if (users := headers.get("x-amz-mqtt5-user-properties")) is not None:
             pairs = orjson.loads(base64.b64decode(users))
             if isinstance(pairs, str):
                 # The SDK encodes what it is given; its documentation asks for a string that is JSON already.
                 pairs = orjson.loads(pairs)
-            found[codec.USER_PROPERTY] = [(str(name), str(value)) for one in pairs for name, value in one.items()]
+            found[props.USER_PROPERTY] = [(str(name), str(value)) for one in pairs for name, value in one.items()]
     except (ValueError, AttributeError, TypeError, binascii.Error) as error:
         raise AwsError("InvalidRequestException", f"a property of the message cannot be read: {error}") from None
     if (problem := _problem_with(found)) is not None:
@@ -214,16 +214,16 @@ def _properties(query: Mapping[str, list[str]], headers: Mapping[str, str]) -> P
 
 def _problem_with(properties: Properties) -> str | None:
     """Why an MQTT packet could not carry ``properties``."""
-    users = properties.get(codec.USER_PROPERTY, ())
+    users = properties.get(props.USER_PROPERTY, ())
     if sum(len(name.encode()) + len(value.encode()) for name, value in users) > int(limits.IOT_USER_PROPERTIES_BYTES):
         return "the user properties are larger than 8 KB"
-    if not 0 <= properties.get(codec.MESSAGE_EXPIRY, 0) <= _LONG_MAX:
+    if not 0 <= properties.get(props.MESSAGE_EXPIRY, 0) <= _LONG_MAX:
         return f"messageExpiry is a number of seconds from 0 to {_LONG_MAX}"
-    if (topic := properties.get(codec.RESPONSE_TOPIC)) is not None and problem_with_topic(topic) is not None:
+    if (topic := properties.get(props.RESPONSE_TOPIC)) is not None and problem_with_topic(topic) is not None:
         return f"responseTopic: {problem_with_topic(topic)}"
-    content_type = properties.get(codec.CONTENT_TYPE, "")
+    content_type = properties.get(props.CONTENT_TYPE, "")
     if "\0" in content_type or len(content_type.encode()) > _TEXT_MAX_BYTES:
         return f"contentType has at most {_TEXT_MAX_BYTES} bytes and no NUL character"
-    if len(properties.get(codec.CORRELATION_DATA, b"")) > _TEXT_MAX_BYTES:
+    if len(properties.get(props.CORRELATION_DATA, b"")) > _TEXT_MAX_BYTES:
         return f"correlationData has at most {_TEXT_MAX_BYTES} bytes"
     return None

@@ -23,20 +23,21 @@ from typing import Protocol
 import orjson
 
 from simulator.cloud import limits
-from simulator.cloud import mqtt_codec as codec
+from simulator.cloud import mqtt_properties as props
 from simulator.cloud.iot_admission import AccountRates
 from simulator.cloud.iot_meter import IotMeter
 from simulator.cloud.limits import LimitSettings
-from simulator.cloud.mqtt_codec import NO_PROPERTIES, Connect, Filter, Properties, Reason, Will
+from simulator.cloud.mqtt_codec import Connect, Filter, Will
+from simulator.cloud.mqtt_properties import NO_PROPERTIES, Properties, Reason
 from simulator.cloud.mqtt_session import Delivery, Session, Subscription
 from simulator.cloud.topic_filters import FilterTree, problem_with_filter
 
 _FORWARDED = (
-    codec.PAYLOAD_FORMAT,
-    codec.CONTENT_TYPE,
-    codec.RESPONSE_TOPIC,
-    codec.CORRELATION_DATA,
-    codec.USER_PROPERTY,
+    props.PAYLOAD_FORMAT,
+    props.CONTENT_TYPE,
+    props.RESPONSE_TOPIC,
+    props.CORRELATION_DATA,
+    props.USER_PROPERTY,
 )
 VERSION_SECONDS = 3_600.0
 """How long after its end a client's versionNumber counts on (developer guide, *Lifecycle events*: about an hour)."""
@@ -320,7 +321,7 @@ class Broker:
         now: float,
     ) -> None:
         if subscription.subscription_id is not None:
-            properties = {**properties, codec.SUBSCRIPTION_ID: [subscription.subscription_id]}
+            properties = {**properties, props.SUBSCRIPTION_ID: [subscription.subscription_id]}
         delivery = Delivery(topic, payload, min(qos, subscription.qos), retain, properties, expires_at)
         client = self.clients.get(subscription.client_id)
         if client is not None:
@@ -374,7 +375,7 @@ def _forwarded(properties: Properties) -> Properties:
 
 def _expiry(properties: Properties, now: float) -> float | None:
     """When a message with these properties is of no use any more."""
-    lifetime_s = properties.get(codec.MESSAGE_EXPIRY)
+    lifetime_s = properties.get(props.MESSAGE_EXPIRY)
     return None if lifetime_s is None else now + min(lifetime_s, limits.IOT_MESSAGE_EXPIRY_SECONDS.value)
 
 

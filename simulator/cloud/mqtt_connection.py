@@ -11,9 +11,11 @@ from typing import Protocol
 
 from simulator.cloud import limits
 from simulator.cloud import mqtt_codec as codec
+from simulator.cloud import mqtt_properties as props
 from simulator.cloud.iot_admission import ConnectionRates
 from simulator.cloud.mqtt_broker import RESERVED_FOR_RULES, Broker, new_session_identifier
-from simulator.cloud.mqtt_codec import V5, Framer, MqttError, Publish, Reason
+from simulator.cloud.mqtt_codec import V5, Framer, Publish
+from simulator.cloud.mqtt_properties import MqttError, Reason
 from simulator.cloud.mqtt_session import Delivery, Session, next_wanted
 from simulator.cloud.topic_filters import problem_with_topic
 
@@ -263,7 +265,7 @@ class Connection:
                 self._refuse(Reason.CLIENT_ID_INVALID, "Connect.ClientError", now)
                 return
             client_id = f"$GEN/{new_session_identifier()}"
-            properties[codec.ASSIGNED_CLIENT_ID] = client_id
+            properties[props.ASSIGNED_CLIENT_ID] = client_id
         if len(client_id.encode()) > int(limits.IOT_CLIENT_ID_MAX_BYTES) or (
             client_id.startswith("$") and not client_id.startswith("$GEN/")
         ):
@@ -278,7 +280,7 @@ class Connection:
             self._refuse(Reason.QUOTA_EXCEEDED, "Connect.Throttle", now)
         elif not rates.client_may_connect(client_id, now):
             self._refuse(Reason.QUOTA_EXCEEDED, "Connect.ClientIDThrottle", now)
-        elif 0 in (asked.properties.get(codec.RECEIVE_MAXIMUM), asked.properties.get(codec.MAXIMUM_PACKET_SIZE)):
+        elif 0 in (asked.properties.get(props.RECEIVE_MAXIMUM), asked.properties.get(props.MAXIMUM_PACKET_SIZE)):
             self._refuse(Reason.PROTOCOL_ERROR, "Connect.ClientError", now)
         else:
             self.client_id = client_id
@@ -296,20 +298,20 @@ class Connection:
         keep_alive_s = max(limits.IOT_KEEP_ALIVE_MIN_SECONDS.value, min(maximum_s, keep_alive_s))
         self._keep_alive_s = keep_alive_s
         if asked.version == V5:
-            wanted_s = asked.properties.get(codec.SESSION_EXPIRY, 0)
+            wanted_s = asked.properties.get(props.SESSION_EXPIRY, 0)
             expiry_s = min(wanted_s, limits.IOT_SESSION_SECONDS.value)
-            self._receive_maximum = min(_IN_FLIGHT, asked.properties.get(codec.RECEIVE_MAXIMUM, 0xFFFF))
-            self._max_packet_bytes = asked.properties.get(codec.MAXIMUM_PACKET_SIZE, codec.MAX_REMAINING_BYTES)
+            self._receive_maximum = min(_IN_FLIGHT, asked.properties.get(props.RECEIVE_MAXIMUM, 0xFFFF))
+            self._max_packet_bytes = asked.properties.get(props.MAXIMUM_PACKET_SIZE, codec.MAX_REMAINING_BYTES)
             properties |= {
-                codec.RECEIVE_MAXIMUM: _IN_FLIGHT,
-                codec.MAXIMUM_QOS: 1,
-                codec.MAXIMUM_PACKET_SIZE: int(limits.IOT_PACKET_MAX_BYTES),
-                codec.TOPIC_ALIAS_MAXIMUM: int(limits.IOT_TOPIC_ALIASES),
+                props.RECEIVE_MAXIMUM: _IN_FLIGHT,
+                props.MAXIMUM_QOS: 1,
+                props.MAXIMUM_PACKET_SIZE: int(limits.IOT_PACKET_MAX_BYTES),
+                props.TOPIC_ALIAS_MAXIMUM: int(limits.IOT_TOPIC_ALIASES),
             }
             if keep_alive_s != asked.keep_alive_s:
-                properties[codec.SERVER_KEEP_ALIVE] = int(keep_alive_s)
+                properties[props.SERVER_KEEP_ALIVE] = int(keep_alive_s)
             if expiry_s != wanted_s:
-                properties[codec.SESSION_EXPIRY] = int(expiry_s)
+                properties[props.SESSION_EXPIRY] = int(expiry_s)
         else:
             expiry_s = 0.0 if asked.clean else limits.IOT_SESSION_SECONDS.value
         broker = self._broker
@@ -362,12 +364,12 @@ class Connection:
         if message.qos and self.version == V5:
             self._write(codec.puback_packet(V5, message.packet_id, Reason.QUOTA_EXCEEDED))
 
-    def _resolve_alias(self, topic: str, properties: codec.Properties) -> str:
-        users = properties.get(codec.USER_PROPERTY, ())
+    def _resolve_alias(self, topic: str, properties: props.Properties) -> str:
+        users = properties.get(props.USER_PROPERTY, ())
         size = sum(len(name.encode()) + len(value.encode()) for name, value in users)
         if size > int(limits.IOT_USER_PROPERTIES_BYTES):
             raise MqttError("user properties over 8 KB", Reason.PACKET_TOO_LARGE)
-        alias = properties.get(codec.TOPIC_ALIAS)
+        alias = properties.get(props.TOPIC_ALIAS)
         if alias is None:
             return topic
         if not 1 <= alias <= int(limits.IOT_TOPIC_ALIASES):
@@ -412,8 +414,8 @@ class Connection:
 
     def _disconnect(self, session: Session, body: bytes, now: float) -> None:
         reason, properties = codec.read_disconnect(body, self.version)
-        if codec.SESSION_EXPIRY in properties and session.expiry_s:
-            session.expiry_s = min(properties[codec.SESSION_EXPIRY], limits.IOT_SESSION_SECONDS.value)
+        if props.SESSION_EXPIRY in properties and session.expiry_s:
+            session.expiry_s = min(properties[props.SESSION_EXPIRY], limits.IOT_SESSION_SECONDS.value)
         self._leave("CLIENT_INITIATED_DISCONNECT", now, send_will=reason != Reason.SUCCESS)
         self._close()
 
@@ -441,7 +443,7 @@ class Connection:
     def _send(self, session: Session, delivery: Delivery, now: float) -> None:
         properties = delivery.properties
         if delivery.expires_at is not None:
-            properties = {**properties, codec.MESSAGE_EXPIRY: max(1, int(delivery.expires_at - now))}
+            properties = {**properties, props.MESSAGE_EXPIRY: max(1, int(delivery.expires_at - now))}
         is_again = delivery.first_sent_at > 0
         packet_id = session.begin(delivery, now) if delivery.qos else 0
         packet = self._encode(delivery, packet_id, is_again, properties)
@@ -453,7 +455,7 @@ class Connection:
         self._broker.meter.count("PublishOut.Success", now)
         self._write(packet)
 
-    def _encode(self, delivery: Delivery, packet_id: int, dup: bool, properties: codec.Properties) -> bytes:
+    def _encode(self, delivery: Delivery, packet_id: int, dup: bool, properties: props.Properties) -> bytes:
         return codec.publish_packet(
             self.version,
             delivery.topic,

@@ -18,8 +18,8 @@ from typing import Any
 
 from simulator.cloud import limits
 from simulator.cloud.mqtt_broker import Broker
-from simulator.cloud.mqtt_codec import Reason
 from simulator.cloud.mqtt_connection import Connection
+from simulator.cloud.mqtt_properties import Reason
 
 DEFAULT_PORT = 1883
 CHECK_INTERVAL_S = 0.1

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from simulator.cloud.mqtt_codec import Properties, Will
+from simulator.cloud.mqtt_codec import Will
+from simulator.cloud.mqtt_properties import Properties
 
 STORED_MAX_MESSAGES = 10_000
 """Messages that one session stores, or has waiting: it bounds memory. AWS publishes no such bound, only a time."""
