@@ -146,6 +146,8 @@ class Fleet:
             stdout=asyncio.subprocess.PIPE,
             limit=2**30,
             env=dict(os.environ),
+            # A Ctrl-C at the terminal is for the parent, who decides when bikes leave.
+            start_new_session=True,
         )
         member = _Member(process, spool)
         member.listening = asyncio.create_task(self._listen(member))

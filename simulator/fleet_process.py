@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import signal
 import sys
 from typing import Any
 
@@ -37,8 +36,6 @@ _COUNTS = ("connected", "disconnects", "reconnects", "published", "in_flight", "
 
 async def _main() -> None:
     loop = asyncio.get_running_loop()
-    # The parent decides when this process ends, and a Ctrl-C reaches the whole group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     allow_many_connections()
     reader = asyncio.StreamReader(limit=2**30)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +116,42 @@ def test_the_same_race_over_mutual_tls_through_mosquitto(tmp_path: Path, client:
     assert told["iot"]["never_visible"] == 0
     # The embedded broker saw none of the bikes: the rule took them from the other one.
     assert told["iot"]["Connect.Success"] == 0
+
+
+def test_an_account_elsewhere_by_certificate(tmp_path: Path) -> None:
+    """`--target aws`, with the embedded cloud in the place of the account and its listener for client certificates."""
+    files = make_certificates(tmp_path)
+    command = ["cloud", "--port", "0", "--mqtt-port", "0", "--mqtt-tls-port", "0", "--json", *ROOMY]
+    tls = ["--ca", str(files.ca), "--cert", str(files.server_cert), "--key", str(files.server_key)]
+    cloud = subprocess.Popen([*ALLEYCAT, *command, *tls], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert cloud.stdout is not None
+        told = json.loads(cloud.stdout.readline())
+        done = subprocess.run(
+            [
+                *(*ALLEYCAT, "race", "--target", "aws", "--consumers", "local", "--yes", "--json"),
+                *("-u", "30", "-t", "4s", "--via", "mqtt", "--broker", f"mqtts://localhost:{told['mqtt_tls_port']}"),
+                *("--ca", str(files.ca), "--cert", str(files.cert), "--key", str(files.key)),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "AWS_ENDPOINT_URL": told["endpoint_url"],
+                "AWS_ACCESS_KEY_ID": "x",
+                "AWS_SECRET_ACCESS_KEY": "y",
+                "AWS_REGION": "us-east-1",
+            },
+            check=False,
+        )
+    finally:
+        cloud.send_signal(signal.SIGINT)
+        cloud.communicate(timeout=30)
+    assert "120 MQTT messages" in done.stderr
+    assert done.stdout, done.stderr
+    check_passed(done.returncode, json.loads(done.stdout), 120)
 
 
 # -- bad input -----------------------------------------------------------------------------------------
