@@ -265,7 +265,7 @@ def _ingested(deployment: Deployment, topic: str) -> None:
     if problem is not None:
         raise UsageError(f"--topic: {problem}")
     stream = deployment.streams[0].name
-    filters = []
+    filters: dict[str, str] = {}
     for rule in deployment.topic_rules:
         try:
             topic_filter = parse(rule.payload["sql"], rule.payload["awsIotSqlVersion"]).topic_filter
@@ -273,10 +273,11 @@ def _ingested(deployment: Deployment, topic: str) -> None:
             raise DeploymentError(f"{deployment.path}: the rule {rule.logical_id}: {error}") from None
         to_stream = any(action.get("kinesis", {}).get("streamName") == stream for action in rule.payload["actions"])
         if to_stream and not rule.payload["ruleDisabled"]:
-            filters.append(topic_filter)
+            filters[rule.name] = topic_filter
     direct = basic_ingest(topic)
-    if direct is None and not any(matches(one, topic) for one in filters):
-        there = ", ".join(filters) or "none"
+    known = direct[0] in filters if direct is not None else any(matches(one, topic) for one in filters.values())
+    if not known:
+        there = ", ".join(f"{one} ({name})" for name, one in filters.items()) or "none"
         raise UsageError(
             f"--topic {topic!r}: no rule of the template puts it on the stream {stream}; those that do hear {there}"
         )

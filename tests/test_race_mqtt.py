@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
-from test_mqtt_producer import Mosquitto, make_certificates
+from botocore.exceptions import BotoCoreError, ClientError
+from test_mqtt_producer import Mosquitto, free_port, make_certificates
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLEYCAT = [sys.executable, "-c", "from simulator.cli import main; main()"]
@@ -100,6 +104,62 @@ def test_bikers_may_send_less_often() -> None:
     )
 
 
+def test_basic_ingest_reaches_the_rule_without_the_broker() -> None:
+    code, told = race("-u", "20", "-t", "4s", "--topic", "$aws/rules/alleycatIngest/bikes")
+    check_passed(code, told, 80)
+
+
+def test_bikes_cut_off_and_junk_on_their_topic_cost_nothing(tmp_path: Path) -> None:
+    """Half of the bikes are sent away twice in the middle, while strangers publish what is no telemetry."""
+    port = free_port()
+    flags = ("--via", "mqtt", "--json", "--port", str(port), "--mqtt-port", "0", "-u", "30", "-t", "9s", *ROOMY)
+    process = subprocess.Popen(
+        [*ALLEYCAT, "race", *flags, "--limit", "iot_burst_seconds=5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    data = boto3.client(
+        "iot-data",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="y",
+    )
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(ClientError, BotoCoreError):
+            if all(data.get_connection(clientId=f"alleycat-{100 + bike}")["connected"] for bike in range(30)):
+                break
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(2.5)
+    for _ in range(2):
+        for bike in range(0, 30, 2):
+            with contextlib.suppress(data.exceptions.ResourceNotFoundException):
+                data.delete_connection(clientId=f"alleycat-{100 + bike}")
+        for junk in (
+            b"no json",
+            b"\xff\x00",
+            b"{}",
+            b'{"racerId": 101, "surprise": [1, {"deep": null}]}',
+            b"x" * 100_000,
+        ):
+            data.publish(topic="alleycat-publish", qos=1, payload=junk)
+        time.sleep(2.0)
+    data.close()
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in err
+    told = json.loads(out)
+    assert told["verdict"]["passed"], told["verdict"]
+    ledger = told["ledger"]
+    assert ledger["generated"] == 270 == ledger["delivered"]
+    assert told["iot"]["foreign_records"] == 10
+    assert told["iot"]["Connect.Success"] >= 31 + 15
+    assert sum(told["rejected"].values()) > 0
+
+
 @pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 @pytest.mark.parametrize("client", ["aiomqtt", "awsiotsdk"])
 def test_the_same_race_over_mutual_tls_through_mosquitto(tmp_path: Path, client: str) -> None:
@@ -167,6 +227,7 @@ def test_an_account_elsewhere_by_certificate(tmp_path: Path) -> None:
         (("--via", "mqtt", "--broker", "mqtt://127.0.0.1:1"), 3, "mqtt://127.0.0.1:1"),
         (("--via", "mqtt", "--cert", "nowhere.pem"), 2, "--cert"),
         (("--via", "mqtt", "--topic", "somewhere/else"), 2, "no rule of the template"),
+        (("--via", "mqtt", "--topic", "$aws/rules/nobody/x"), 2, "alleycat-publish (alleycatIngest)"),
         (("--via", "mqtt", "--topic", "a/#"), 2, "wildcards"),
         (("--via", "mqtt", "--processes", "0"), 2, "--processes"),
         (("--via", "mqtt", "--interval", "0s"), 2, "--interval"),
