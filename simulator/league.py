@@ -27,23 +27,13 @@ import numpy as np
 from consumers.runtime import Runtime, RuntimeStatistics
 from producers import Ledger, ProducerError, TlsSettings
 from producers.mqtt_settings import Broker
-from simulator import verdict
-from simulator.arrivals import (
-    UNACCOUNTED,
-    Counts,
-    Known,
-    Settled,
-    lost_masks,
-    read_errors,
-    read_given_up,
-    read_stream,
-    settle,
-)
+from simulator import accounting, verdict
+from simulator.accounting import Account
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudProcess
 from simulator.deployment import Deployment
 from simulator.diagnosis import Finding, diagnose, hot_shards
-from simulator.expectation import Mask, expectation, sends_of
+from simulator.expectation import Mask, sends_of
 from simulator.function_report import function_report, largest_iterator_age_ms
 from simulator.interrupts import Interrupts
 from simulator.local_functions import runtime_on
@@ -55,7 +45,7 @@ from simulator.riders import broker_options, open_producer, partition_key_of, re
 from simulator.runtime_metrics import RuntimeMetrics
 from simulator.target import Target, TargetError, aws_target, local_target, provision, reaching, require
 from simulator.utilisation import MetricsView, balances, limit_use
-from simulator.verdict import Check, Expectation, Verdict
+from simulator.verdict import Check, Verdict
 from simulator.visibility import Visibility, percentiles
 
 AHEAD_S = 0.5
@@ -179,8 +169,7 @@ class _Run:
         self.races: list[Race] = []
         self.started_at = self.judged_at = 0.0
         self.visibility: Visibility | None = None
-        self.arrived: dict[tuple[int, int], Mask] = {}
-        self.foreign_records = 0
+        self.account = Account(Ledger(), {}, ())
         self.heard: Feed | None = None
         self.ledger = Ledger()
         self.latency: dict[str, dict[str, float]] = {}
@@ -404,7 +393,9 @@ class _Run:
 
     async def _judge(self, baseline: Mapping[int, Mapping[int, int | None]], drained: bool) -> list[Check]:
         races = self.races
-        expectations, checks = await asyncio.to_thread(self._account, races)
+        account = self.account = await asyncio.to_thread(self._account)
+        self.ledger = self.progress.ledger = account.ledger
+        checks = [account.check(sum(int(self.sent[id(race)].sum()) for race in races))]
         self.latency["visible"] = await self._visible()
         if not drained:
             waited = f"consumers had not caught up {self.settings.drain_timeout_s:.0f} s after the finish"
@@ -418,53 +409,29 @@ class _Run:
                 )
 
         stored = await asyncio.to_thread(read)
-        return checks + verdict.judge(expectations, stored, baseline)
+        return checks + verdict.judge(account.expectations, stored, baseline)
 
-    def _account(self, races: Sequence[Race]) -> tuple[list[Expectation], list[Check]]:
-        """What each race must have left behind, and whether every message is accounted for."""
-        generated = sum(int(self.sent[id(race)].sum()) for race in races)
+    def _account(self) -> Account:
         if self.settings.via == "kinesis":
-            lost = lost_masks(read_given_up(self.spool, races), races)
-            expectations = [
-                expectation(race, self.sent[id(race)] & ~lost[id(race)], self.sent[id(race)] & lost[id(race)])
-                for race in races
-            ]
-            self.arrived = {(race.race_id, race.class_id): self.sent[id(race)] & ~lost[id(race)] for race in races}
-        else:
-            settled = self._read_back(races)
-            self.ledger = self.progress.ledger = settled.ledger
-            self.arrived = settled.arrived
-            self.foreign_records = settled.others
-            expectations = [expectation(race, settled.arrived[race.race_id, race.class_id]) for race in races]
-        ledger = self.ledger
-        accounted = ledger.delivered + ledger.lost - ledger.lost_by_reason.get(UNACCOUNTED, 0)
-        off = abs(generated - accounted) + abs(generated - ledger.generated)
-        check = Check("ledger", generated, min(accounted, generated), max(generated - accounted, 0), off)
-        return expectations, [check]
+            return accounting.of_kinesis(self.races, self.sent, self.spool, self.ledger)
+        return accounting.of_mqtt(
+            self.races,
+            self.sent,
+            self.spool,
+            self.ledger,
+            self.target,
+            self.deployment,
+            self.metrics,
+            qos=self.settings.qos,
+        )
 
     async def _visible(self) -> dict[str, float]:
         """Latencies to the results topic, once nothing more is to come."""
         assert self.visibility is not None
         give_up = time.time() + LAST_RESULTS_S
-        while self.visibility.messages and self.visibility.unseen(self.arrived) and time.time() < give_up:
+        while self.visibility.messages and self.visibility.unseen(self.account.arrived) and time.time() < give_up:
             await asyncio.sleep(0.1)
-        return percentiles(self.visibility.latencies_ms(self.arrived))
-
-    def _read_back(self, races: Sequence[Race]) -> Settled:
-        """Every message that went through IoT Core, found on the stream or explained."""
-        arrivals, failed = Counts(races), Counts(races)
-        began_s = min(race.start_ms for race in races) / 1000
-        read_stream(self.target, [stream.arn for stream in self.deployment.streams[:1]], began_s, arrivals.add)
-        read_errors(self.target, self.deployment, failed.add)
-        view = MetricsView(self.metrics)
-        discarded = int(view.total("AWS/IoT", "PublishIn.Throttle", Protocol="MQTT"))
-        known = Known(failed, read_given_up(self.spool, races), discarded)
-        # What a shard refused to the rule is the rule's to try again; bikes never hear of it.
-        self.ledger.throttled += int(
-            view.total("AWS/Kinesis", "WriteProvisionedThroughputExceeded", StreamName=self.stream)
-        )
-        sent = {(race.race_id, race.class_id): self.sent[id(race)] for race in races}
-        return settle(sent, arrivals, known, self.ledger, acknowledged=self.settings.qos == 1)
+        return percentiles(self.visibility.latencies_ms(self.account.arrived))
 
     # -- watching --------------------------------------------------------------------------------------
 
@@ -589,8 +556,8 @@ class _Run:
                 **{name: int(view.total("AWS/IoT", name, Protocol="MQTT")) for name in names},
                 "results_messages": self.visibility.messages,
                 "results_largest_bytes": self.visibility.largest_bytes,
-                "never_visible": self.visibility.unseen(self.arrived),
-                "foreign_records": self.foreign_records,
+                "never_visible": self.visibility.unseen(self.account.arrived),
+                "foreign_records": self.account.foreign_records,
             }
         }
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from producers import Ledger, Record
 from producers.spool import Spool
+from simulator.accounting import Account
 from simulator.arrivals import (
     DISCARDED,
     QOS0,
@@ -89,6 +90,16 @@ def test_every_message_ends_in_exactly_one_bucket(fates: list[str]) -> None:
     assert at_qos_0.unaccounted == 0
     assert at_qos_0.ledger.lost_by_reason.get(DISCARDED, 0) == min(3, count["nothing"])
     assert at_qos_0.ledger.lost_by_reason.get(QOS0, 0) == max(0, count["nothing"] - 3)
+
+
+def test_only_what_nothing_explains_fails_the_ledger() -> None:
+    explained = Ledger(generated=10, delivered=7, lost=3, lost_by_reason={RULE_FAILED: 2, QOS0: 1})
+    assert Account(explained, {}, ()).check(10).passed
+    vanished = Ledger(generated=10, delivered=7, lost=3, lost_by_reason={RULE_FAILED: 2, UNACCOUNTED: 1})
+    check = Account(vanished, {}, ()).check(10)
+    assert not check.passed
+    assert (check.matched, check.missing) == (9, 1)
+    assert not Account(explained, {}, ()).check(11).passed
 
 
 def test_what_was_not_sent_is_neither_lost_nor_delivered() -> None:
