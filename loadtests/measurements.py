@@ -38,7 +38,8 @@ class Counts:
     """What happened in a second, in the scenario's unit (records, writes, reads, messages) unless said otherwise.
 
     ``offered`` were due; of these ``unsent`` were given up because the generator was behind. ``late`` and ``calls``
-    are requests. ``bytes`` and ``units`` (capacity units) are those of what was accepted.
+    are requests. ``throttled`` and ``failed`` are final; ``retried`` counts refusals that were sent again (none unless
+    retries are on). ``bytes`` and ``units`` (capacity units) are those of what was accepted.
     """
 
     offered: float = 0
@@ -48,6 +49,7 @@ class Counts:
     accepted: float = 0
     throttled: float = 0
     failed: float = 0
+    retried: float = 0
     bytes: float = 0
     units: float = 0
 
@@ -60,9 +62,19 @@ class Counts:
         return self.accepted + self.throttled + self.failed
 
     @property
+    def refused(self) -> float:
+        """Throttled answers, whether or not they were the last word."""
+        return self.throttled + self.retried
+
+    @property
     def throttled_share(self) -> float:
-        """Of what was answered, 0 to 1."""
-        return self.throttled / self.answered if self.answered else 0.0
+        """Of all answers, 0 to 1."""
+        answers = self.answered + self.retried
+        return self.refused / answers if answers else 0.0
+
+    @property
+    def failed_share(self) -> float:
+        return self.failed / self.answered if self.answered else 0.0
 
     def values(self) -> list[float]:
         return [getattr(self, name) for name in COUNTS]
@@ -161,6 +173,7 @@ class Meter:
         accepted: int = 0,
         throttled: int = 0,
         failed: int = 0,
+        retried: int = 0,
         size_bytes: float = 0,
         units: float = 0,
     ) -> None:
@@ -169,6 +182,7 @@ class Meter:
         here.accepted += accepted
         here.throttled += throttled
         here.failed += failed
+        here.retried += retried
         here.bytes += size_bytes
         here.units += units
         latency = self._of(stage, operation)

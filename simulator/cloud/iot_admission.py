@@ -17,9 +17,10 @@ class AccountRates:
 
     def __init__(self, settings: LimitSettings, now: float) -> None:
         self._settings = settings
-        self.connects = self._bucket(limits.IOT_CONNECTS, now)
-        self.publishes_in = self._bucket(limits.IOT_PUBLISH_IN, now)
-        self.publishes_out = self._bucket(limits.IOT_PUBLISH_OUT, now)
+        small = settings.iot_small_region
+        self.connects = self._bucket(limits.IOT_SMALL_CONNECTS if small else limits.IOT_CONNECTS, now)
+        self.publishes_in = self._bucket(limits.IOT_SMALL_PUBLISH_IN if small else limits.IOT_PUBLISH_IN, now)
+        self.publishes_out = self._bucket(limits.IOT_SMALL_PUBLISH_OUT if small else limits.IOT_PUBLISH_OUT, now)
         self.subscribes = self._bucket(limits.IOT_SUBSCRIBES, now)
         self.queued = self._bucket(limits.IOT_QUEUED, now)
         self.retained = self._bucket(limits.IOT_RETAINED, now)

@@ -144,7 +144,7 @@ TRANSACTION_BYTES = Quota("dynamodb.transaction.max_bytes", 4 * MIB, "bytes", "B
 ACCOUNT_UNITS = Quota("dynamodb.account.max_units_per_second", 80_000, "units/s", "CAH quotas; told, not enforced")
 
 # -- IoT Core: the message broker (CAH "AWS IoT Core endpoints and quotas", developer guide mqtt.html) ---------
-# Values of the large regions; smaller ones ("select") have 100 connects/s and 2,000 publishes/s an account.
+# Values of the large regions; those of the smaller ones are below.
 IOT_CONNECTS = Quota("iot.account.connects_per_second", 3_000, "connects/s", "CAH; older pages say 500")
 IOT_CLIENT_CONNECTS = Quota("iot.client_id.connects_per_second", 1, "connects/s", "CAH")
 IOT_CONNECTIONS = Quota("iot.account.connections", 500_000, "connections", "CAH; told, not enforced", "M")
@@ -180,6 +180,11 @@ IOT_TOPIC_ALIASES = Quota("iot.mqtt5.topic_aliases", 8, "aliases", "CAH mqtt5")
 IOT_USER_PROPERTIES_BYTES = Quota("iot.mqtt5.user_properties_max_bytes", 8 * KIB, "bytes", "CAH mqtt5")
 IOT_MESSAGE_EXPIRY_SECONDS = Quota("iot.mqtt5.message_expiry_max_seconds", 604_800, "s", "CAH mqtt5: 7 days")
 IOT_WEBSOCKET_SECONDS = Quota("iot.websocket.max_seconds", 86_400, "s", "CAH protocols: 24 hours")
+
+# The smaller regions, by LimitSettings.iot_small_region.
+IOT_SMALL_CONNECTS = Quota("iot.small_region.connects_per_second", 100, "connects/s", "CAH")
+IOT_SMALL_PUBLISH_IN = Quota("iot.small_region.publish_in_per_second", 2_000, "publishes/s", "CAH")
+IOT_SMALL_PUBLISH_OUT = Quota("iot.small_region.publish_out_per_second", 2_000, "publishes/s", "CAH")
 
 IOT_RULES = Quota("iot.account.rules", 1_000, "rules", "CAH")
 IOT_RULE_ACTIONS = Quota("iot.rule.actions", 10, "actions", "CAH")
@@ -218,6 +223,7 @@ class LimitSettings:
     iot_redelivery_seconds: float = 10.0
     iot_action_attempts: float = 3
     iot_action_retry_seconds: float = 0.1
+    iot_small_region: bool = False
 
 
 def with_settings(given: Sequence[str], settings: LimitSettings | None = None) -> LimitSettings:
