@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from loadtests.aws_json import NO_ANSWER
 from loadtests.measurements import Counts, Measurements
 from loadtests.resources import Resources
-from loadtests.scenarios import Scenario
+from loadtests.scenarios import Scenario, Traffic
 from loadtests.settings import LoadSettings
 from loadtests.shapes import Outcome, Step, Walk
 
@@ -97,6 +97,7 @@ class Conductor:
         self._walk = Walk(scenario.plan(settings, resources))
         self._heard: dict[str, float] = {}
         self._busy: dict[str, bool] = {}
+        self._users: dict[str, Mapping[str, int]] = {}
         self._draining_since: float | None = None
         self._loaded_at = 0.0
 
@@ -105,6 +106,7 @@ class Conductor:
         self.record.started_at = now
         self.record.workers = list(self._crew.workers())
         self._heard = dict.fromkeys(self.record.workers, now)
+        self._hear(now)
         self._enter(self._walk.begin(now), now)
 
     def tick(self, now: float) -> None:
@@ -135,6 +137,28 @@ class Conductor:
     @property
     def stage(self) -> StageRecord | None:
         return self.record.stages[-1] if self.record.stages else None
+
+    def progress(self, now: float) -> dict[str, Any]:
+        """Where the test is, for people who wait: figures of the last whole seconds."""
+        stage = self.stage
+        last = int(now) - 1
+        operation = self.scenario.main.operation
+        recent = self.record.measurements.by(lambda key: key.second, operation=operation).get(last, Counts())
+        cpu = [
+            spent[0] / spent[1] for one in self.record.generator_cpu.values() if (spent := one.get(last)) and spent[1]
+        ]
+        index = [] if stage is None else [stage.index]
+        return {
+            "seconds": now - self.record.started_at,
+            "stage": "draining" if self._draining_since else stage.name if stage else "starting",
+            "unit": self.scenario.unit,
+            "offered_per_second": recent.offered,
+            "accepted_per_second": recent.accepted,
+            "throttled_share": recent.throttled_share,
+            "failed": round(recent.failed),
+            "p99_ms": self.record.measurements.latencies(index, operation).percentiles_ms()["p99"],
+            "generator_cpu": max(cpu, default=0.0),
+        }
 
     def outcome(self, now: float) -> Outcome:
         """How the present step does so far."""
@@ -179,7 +203,7 @@ class Conductor:
     def _enter(self, step: Step | None, now: float) -> None:
         if step is None:
             self._draining_since = now
-            self._send(len(self.record.stages), {one.operation: [0.0, 1] for one in self.scenario.traffic})
+            self._send(len(self.record.stages), {one.operation: (one, 0.0) for one in self.scenario.traffic})
             return
         self.record.stages.append(
             StageRecord(self._walk.index, step.name or step.purpose, step.purpose, step.rate, now, now, step.judged)
@@ -194,17 +218,21 @@ class Conductor:
 
     def _offer(self, step: Step, now: float) -> None:
         rate = self._walk.rate(now)
-        workers = max(len(self.record.workers), 1)
-        rates = {}
-        for traffic in self.scenario.traffic:
-            share = traffic.rate(step, rate, self.resources) / workers
-            rates[traffic.operation] = [share, self.scenario.batch(traffic, self.settings, share)]
         self._loaded_at = now
-        self._send(self._walk.index, rates)
+        self._send(
+            self._walk.index,
+            {one.operation: (one, one.rate(step, rate, self.resources)) for one in self.scenario.traffic},
+        )
 
-    def _send(self, stage: int, rates: Mapping[str, Any]) -> None:
+    def _send(self, stage: int, rates: Mapping[str, tuple[Traffic, float]]) -> None:
+        """Each worker gets of each operation what its users of it are of all that there are."""
         for index, worker in enumerate(self.record.workers):
-            self._crew.load(worker, {"stage": stage, "rates": rates, "offset": index / len(self.record.workers)})
+            shares = {}
+            for operation, (traffic, rate) in rates.items():
+                users = sum(one.get(operation, 0) for one in self._users.values())
+                share = rate * self._users.get(worker, {}).get(operation, 0) / users if users else 0.0
+                shares[operation] = [share, self.scenario.batch(traffic, self.settings, share)]
+            self._crew.load(worker, {"stage": stage, "rates": shares, "offset": index / len(self.record.workers)})
 
     def _hear(self, now: float) -> None:
         for worker, told in self._crew.collect():
@@ -219,6 +247,7 @@ class Conductor:
             if told["fatal"]:
                 self.record.fatal = self.record.fatal or told["fatal"]
             self._heard[worker] = now
+            self._users[worker] = told["users"]
             self._busy[worker] = bool(told["waiting"] or told["in_flight"])
 
     def _check(self, now: float) -> None:

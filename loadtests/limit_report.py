@@ -294,9 +294,7 @@ def _bottleneck(generator: float, target: float | None, saturated: bool) -> str 
     return "target" if saturated else None
 
 
-def _ceiling_text(
-    generator: float, target: float | None, ceilings: Mapping[str, float], bottleneck: str | None
-) -> str:
+def _ceiling_text(generator: float, target: float | None, ceilings: Mapping[str, float], bottleneck: str | None) -> str:
     def one(name: str, share: float) -> str:
         reach = f", enough for about {ceilings[name]:,.0f} a second" if name in ceilings else ""
         return f"the {name} used up to {share:.0%} of a core{reach}"
@@ -408,7 +406,9 @@ def _series(record: Record, subject: Subject, cpu: _Cpu) -> dict[str, Any]:
         "iterator_age_ms": [ages.get(second) for second in seconds] if ages else None,
         "resources": resources,
         "generator_cpu": [round(cpu.generator([second]), 3) for second in seconds],
-        "target_cpu": None if all(one is None for one in target) else [None if one is None else round(one, 3) for one in target],
+        "target_cpu": None
+        if all(one is None for one in target)
+        else [None if one is None else round(one, 3) for one in target],
     }
 
 
@@ -480,9 +480,7 @@ def _limit_sentence(
     )
 
 
-def _integrity(
-    record: Record, total: Counts, outcome: str, ceiling: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _integrity(record: Record, total: Counts, outcome: str, ceiling: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What must be true for any of it to count."""
     unanswered = round(total.offered - total.unsent - total.answered)
     checks = [

@@ -67,6 +67,8 @@ class Scenario:
     parameters: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, object] = field(default_factory=dict)
     connections: int = 32
+    extra: Mapping[str, str] = field(default_factory=dict)
+    """Of readers: ``read_from``, ``read_again``, ``read_limit``; ``fill`` puts something there to read."""
 
     @property
     def main(self) -> Traffic:
@@ -247,6 +249,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             parameters={"ShardCount": "1"},
             defaults={"stage_time": 6.0, "hold_time": 12.0, "precision": 0.04},
             connections=8,
+            extra={"fill": "yes", "read_from": "TRIM_HORIZON", "read_again": "yes", "read_limit": "70"},
         ),
         Scenario(
             "wcu-limit",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -18,6 +18,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtests.ceiling import CpuWatch
 from loadtests.conductor import Conductor
 from loadtests.generator import Generator
+from loadtests.launch import PROGRESS
 from loadtests.resources import Resources
 from loadtests.settings import LoadSettings
 
@@ -94,8 +95,16 @@ def _send(runner: WorkerRunner, generator: Generator) -> None:
 class Session:
     """The conductor's greenlet, its look at the target's CPU, and how it is stopped."""
 
-    def __init__(self, conductor: Conductor, watch: CpuWatch, users: int, environment: Environment) -> None:
+    def __init__(
+        self,
+        conductor: Conductor,
+        watch: CpuWatch,
+        users: int,
+        environment: Environment,
+        show: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         self.conductor, self._watch, self._users, self._environment = conductor, watch, users, environment
+        self._show = show
         self._greenlet: Any = None
 
     @property
@@ -130,6 +139,8 @@ class Session:
                 if share is not None:
                     at = conductor.record.target_cpu
                     at[int(now)] = max(at.get(int(now), 0.0), share)
+                if self._show is not None:
+                    self._show(conductor.progress(now))
             conductor.tick(now)
 
     def _wait_for_users(self) -> None:
@@ -140,3 +151,8 @@ class Session:
             gevent.sleep(0.05)
         if isinstance(runner, MasterRunner):
             gevent.sleep(2 * TELL_S)
+
+
+def tell_progress(told: Mapping[str, Any]) -> None:
+    """One line for the process that runs this one."""
+    print(PROGRESS + json.dumps(told), flush=True)
