@@ -123,7 +123,7 @@ def test_binary_payloads_can_be_encoded() -> None:
         ("true AND false", False), ("true OR missing", True), ("false OR missing", UNDEFINED), ("NOT true", False),
         ("name LIKE 'Hub%'", True), ("name LIKE '_ubert'", True), ("name LIKE 'x%'", False),
         # Functions, each as in the reference.
-        ("abs(-5)", 5), ("ceil(1.2)", 2), ("floor(1.8)", 1), ("round(1.5)", 2), ("round(-1.5)", -1),
+        ("abs(-5)", 5), ("ceil(1.2)", 2), ("floor(1.8)", 1), ("round(1.5)", 2), ("round(-1.5)", -2), ("round(-1.1)", -1), ("round(0.49999999999999994)", 0),
         ("mod(8, 3)", 2), ("power(2, 5)", 32), ("sqrt(9)", 3.0), ("sign(-7)", -1), ("trunc(2.3456, 2)", 2.34),
         ("concat('he', 'llo', 1)", "hello1"), ("lower('HELLO')", "hello"), ("upper('hello')", "HELLO"),
         ("length('hi')", 2), ("indexof('abcd', 'bc')", 1), ("startswith('ranger', 'ran')", True),

@@ -7,6 +7,7 @@ import hashlib
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 import orjson
@@ -134,8 +135,10 @@ def _remainder(value: Any, by: Any) -> Any:
 
 
 def _round(value: Any) -> Any:
-    """Half up, as AWS documents it."""
-    return math.floor(value + 0.5)
+    """To the nearest Int; what lies between two goes away from zero, so that round(-1.5) is -2."""
+    if isinstance(value, int):
+        return value
+    return int(Decimal(repr(value)).to_integral_value(ROUND_HALF_UP))
 
 
 def _trunc(value: Any, places: Any = 0) -> Any:
