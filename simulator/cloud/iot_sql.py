@@ -10,7 +10,6 @@ learning, protobuf, the other services that some functions ask) is refused when 
 
 from __future__ import annotations
 
-import math
 import re
 import uuid
 from collections.abc import Callable, Sequence
@@ -19,7 +18,38 @@ from typing import Any, Final
 
 import orjson
 
+from simulator.cloud.iot_sql_values import (
+    ARITHMETIC,
+    COMPARISONS,
+    DECIMALS,
+    DIGITS,
+    UNDEFINED,
+    both,
+    either,
+    equal,
+    is_in,
+    to_boolean,
+    to_int,
+    to_json,
+    to_text,
+)
 from simulator.cloud.topic_filters import problem_with_filter
+
+__all__ = [
+    "UNDEFINED",
+    "VERSIONS",
+    "Compiled",
+    "Context",
+    "Item",
+    "Message",
+    "NotJsonError",
+    "SqlError",
+    "Statement",
+    "get",
+    "parse",
+    "parse_expression",
+    "to_text",
+]
 
 VERSIONS: Final = ("2015-10-08", "2016-03-23", "beta")
 
@@ -30,19 +60,6 @@ class SqlError(ValueError):
 
 class NotJsonError(Exception):
     """The statement looks into a payload that is no JSON: IoT Core counts a ParseError."""
-
-
-class _Undefined:
-    """The one value of what is not there."""
-
-    def __repr__(self) -> str:
-        return "Undefined"
-
-    def __bool__(self) -> bool:
-        return False
-
-
-UNDEFINED: Final = _Undefined()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +151,11 @@ class Statement:
 
 
 def _encode(value: Any) -> bytes:
-    return orjson.dumps(None if value is UNDEFINED else value, option=orjson.OPT_NON_STR_KEYS)
+    """As JSON; what is Undefined by itself is an empty string (*Data types*). :raises NotJsonError: if too deep"""
+    try:
+        return b"" if value is UNDEFINED else to_json(value)
+    except TypeError as error:
+        raise NotJsonError(str(error)) from None
 
 
 def parse(sql: str, version: str = "2015-10-08") -> Statement:
@@ -156,7 +177,7 @@ def parse_expression(text: str) -> Compiled:
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|'(?P<string>(?:[^']|'')*)'|\"(?P<quoted>[^\"]*)\""
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<mark><>|<=|>=|!=|\|\||[-+*/%=<>(),.;{}:\[\]]))"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<mark><>|<=|>=|[-+*/%=<>(),.;{}:\[\]]))"
 )
 _WORDS = frozenset(
     [
@@ -177,7 +198,6 @@ _WORDS = frozenset(
         "false",
         "null",
         "value",
-        "like",
     ]
 )
 _CLAUSES = ("from", "where", "as")
@@ -314,13 +334,13 @@ class _Parser:
     def _or(self) -> Compiled:
         left = self._and()
         while self._word("or"):
-            left = _either(left, self._and())
+            left = _logical(either, left, self._and())
         return left
 
     def _and(self) -> Compiled:
         left = self._not()
         while self._word("and"):
-            left = _both(left, self._not())
+            left = _logical(both, left, self._not())
         return left
 
     def _not(self) -> Compiled:
@@ -332,25 +352,23 @@ class _Parser:
 
     def _comparison(self) -> Compiled:
         left = self._sum()
-        if self._now.kind == "mark" and self._now.text in _COMPARISONS:
-            compare = _COMPARISONS[self._next().text]
+        if self._now.kind == "mark" and self._now.text in COMPARISONS:
+            compare = COMPARISONS[self._next().text]
             return _binary(compare, left, self._sum())
         if self._word("in"):
-            return _binary(_is_in, left, self._sum())
-        if self._word("like"):
-            return _binary(_is_like, left, self._sum())
+            return _binary(is_in, left, self._sum())
         return left
 
     def _sum(self) -> Compiled:
         left = self._product()
-        while self._now.kind == "mark" and self._now.text in ("+", "-", "||"):
-            left = _binary(_ARITHMETIC[self._next().text], left, self._product())
+        while self._now.kind == "mark" and self._now.text in ("+", "-"):
+            left = _binary(ARITHMETIC[self._next().text], left, self._product())
         return left
 
     def _product(self) -> Compiled:
         left = self._unary()
         while self._now.kind == "mark" and self._now.text in ("*", "/", "%"):
-            left = _binary(_ARITHMETIC[self._next().text], left, self._unary())
+            left = _binary(ARITHMETIC[self._next().text], left, self._unary())
         return left
 
     def _unary(self) -> Compiled:
@@ -358,7 +376,7 @@ class _Parser:
         while self._mark("-"):
             count += 1
         found = self._path()
-        return _binary(_ARITHMETIC["-"], _constant(0), found) if count % 2 else found
+        return _binary(ARITHMETIC["-"], _constant(0), found) if count % 2 else found
 
     def _path(self) -> Compiled:
         found = self._primary()
@@ -386,7 +404,7 @@ class _Parser:
         self._at += 1
         match token.kind:
             case "number":
-                return _constant(int(token.text) if token.text.isdigit() else float(token.text))
+                return _constant(self._number(token.text))
             case "string":
                 return _constant(token.text)
             case "name" if self._mark("("):
@@ -403,6 +421,12 @@ class _Parser:
             return self._object()
         self._at -= 1
         raise self._wrong("a value is expected, not")
+
+    def _number(self, text: str) -> Any:
+        try:
+            return int(text) if text.isdigit() and len(text) <= DIGITS else DECIMALS.create_decimal(text)
+        except ArithmeticError:
+            raise SqlError(f"the number {text} is larger than a Decimal can be") from None
 
     def _list(self, end: str) -> list[Compiled]:
         found: list[Compiled] = []
@@ -440,7 +464,7 @@ class _Parser:
             if not self._word("then"):
                 raise self._wrong("THEN is missing")
             value = self.expression()
-            branches.append((condition if subject is None else _binary(_equal, subject, condition), value))
+            branches.append((condition if subject is None else _binary(equal, subject, condition), value))
         otherwise = self.expression() if self._word("else") else _constant(UNDEFINED)
         if not branches or not self._word("end"):
             raise self._wrong("CASE needs WHEN ... THEN ... END;")
@@ -498,8 +522,9 @@ def get(of: Any, index: Any) -> Any:
     """A member of an object, an element of an array or a character, counted from 0; else Undefined."""
     if isinstance(of, dict) and isinstance(index, str):
         return of.get(index, UNDEFINED)
-    if isinstance(of, list | str) and isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(of):
-        return of[index]
+    if isinstance(of, list | str):
+        at = to_int(index)
+        return of[at] if at is not UNDEFINED and 0 <= at < len(of) else UNDEFINED
     return UNDEFINED
 
 
@@ -511,26 +536,8 @@ def _binary(work: Callable[[Any, Any], Any], left: Compiled, right: Compiled) ->
     return compute
 
 
-def _both(left: Compiled, right: Compiled) -> Compiled:
-    def compute(context: Context) -> Any:
-        one = to_boolean(left(context))
-        if one is False:
-            return False
-        other = to_boolean(right(context))
-        return other if one is True or other is False else UNDEFINED
-
-    return compute
-
-
-def _either(left: Compiled, right: Compiled) -> Compiled:
-    def compute(context: Context) -> Any:
-        one = to_boolean(left(context))
-        if one is True:
-            return True
-        other = to_boolean(right(context))
-        return other if one is False or other is True else UNDEFINED
-
-    return compute
+def _logical(work: Callable[[Any, Any], Any], left: Compiled, right: Compiled) -> Compiled:
+    return lambda context: work(left(context), right(context))
 
 
 def _negated(of: Compiled) -> Compiled:
@@ -539,123 +546,3 @@ def _negated(of: Compiled) -> Compiled:
         return UNDEFINED if value is UNDEFINED else not value
 
     return compute
-
-
-def to_boolean(value: Any) -> Any:
-    """True, False or Undefined. Of strings only "true" and "false", in any case, are Booleans."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    return UNDEFINED
-
-
-def to_number(value: Any) -> Any:
-    """An int or float, also from a string that is one; else Undefined."""
-    if isinstance(value, bool) or value is None:
-        return UNDEFINED
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return UNDEFINED
-        if math.isfinite(number):
-            return int(value) if re.fullmatch(r"[+-]?\d+", value.strip()) else number
-    return UNDEFINED
-
-
-def to_text(value: Any) -> str:
-    """How a value stands in a string: ``undefined``, ``true``, JSON for arrays and objects."""
-    if isinstance(value, str):
-        return value
-    if value is UNDEFINED:
-        return "undefined"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else orjson.dumps(value).decode()
-
-
-def _arithmetic(work: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def compute(one: Any, other: Any) -> Any:
-        left, right = to_number(one), to_number(other)
-        if left is UNDEFINED or right is UNDEFINED:
-            return UNDEFINED
-        try:
-            found = work(left, right)
-        except (ArithmeticError, ValueError):
-            return UNDEFINED
-        return found if isinstance(found, int) or math.isfinite(found) else UNDEFINED
-
-    return compute
-
-
-def _divide(one: Any, other: Any) -> Any:
-    found = one / other
-    return int(found) if isinstance(one, int) and isinstance(other, int) and one % other == 0 else found
-
-
-_numbers_added = _arithmetic(lambda one, other: one + other)
-
-
-def _add(one: Any, other: Any) -> Any:
-    """Either being a String, both are put together as strings."""
-    if isinstance(one, str) or isinstance(other, str):
-        return to_text(one) + to_text(other)
-    return _numbers_added(one, other)
-
-
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": _add,
-    "||": lambda one, other: to_text(one) + to_text(other),
-    "-": _arithmetic(lambda one, other: one - other),
-    "*": _arithmetic(lambda one, other: one * other),
-    "/": _arithmetic(_divide),
-    "%": _arithmetic(math.fmod),
-}
-
-
-def _equal(one: Any, other: Any) -> Any:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if (isinstance(one, int | float) and isinstance(other, str)) or (
-        isinstance(one, str) and isinstance(other, int | float)
-    ):
-        left, right = to_number(one), to_number(other)
-        return left is not UNDEFINED and right is not UNDEFINED and left == right
-    return bool(one == other)
-
-
-def _ordered(work: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
-    def compare(one: Any, other: Any) -> Any:
-        if isinstance(one, str) and isinstance(other, str):
-            return work(one, other)
-        left, right = to_number(one), to_number(other)
-        return UNDEFINED if left is UNDEFINED or right is UNDEFINED else work(left, right)
-
-    return compare
-
-
-def _is_in(one: Any, others: Any) -> Any:
-    return any(_equal(one, other) for other in others) if isinstance(others, list) else UNDEFINED
-
-
-def _is_like(one: Any, pattern: Any) -> Any:
-    if not isinstance(one, str) or not isinstance(pattern, str):
-        return UNDEFINED
-    regex = "".join(".*" if part == "%" else "." if part == "_" else re.escape(part) for part in pattern)
-    return re.fullmatch(regex, one, re.DOTALL) is not None
-
-
-_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": _equal,
-    "<>": lambda one, other: not _equal(one, other),
-    "!=": lambda one, other: not _equal(one, other),
-    "<": _ordered(lambda one, other: one < other),
-    "<=": _ordered(lambda one, other: one <= other),
-    ">": _ordered(lambda one, other: one > other),
-    ">=": _ordered(lambda one, other: one >= other),
-}

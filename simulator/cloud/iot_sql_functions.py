@@ -7,12 +7,13 @@ import hashlib
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP
 from typing import Any, Final
 
 import orjson
 
-from simulator.cloud.iot_sql import UNDEFINED, Compiled, Context, SqlError, get, to_boolean, to_number, to_text
+from simulator.cloud.iot_sql import Compiled, Context, SqlError, get
+from simulator.cloud.iot_sql_values import UNDEFINED, remainder, to_boolean, to_number, to_text
 
 NOT_SIMULATED: Final = frozenset(
     [
@@ -129,16 +130,11 @@ def _power(base: Any, exponent: Any) -> Any:
     return found if not isinstance(found, complex) else UNDEFINED
 
 
-def _remainder(value: Any, by: Any) -> Any:
-    divisor = to_number(by)
-    return UNDEFINED if divisor is UNDEFINED else _number(lambda number: math.fmod(number, divisor))(value)
-
-
 def _round(value: Any) -> Any:
     """To the nearest Int; what lies between two goes away from zero, so that round(-1.5) is -2."""
     if isinstance(value, int):
         return value
-    return int(Decimal(repr(value)).to_integral_value(ROUND_HALF_UP))
+    return int(value.to_integral_value(ROUND_HALF_UP))
 
 
 def _trunc(value: Any, places: Any = 0) -> Any:
@@ -233,7 +229,7 @@ _PLAIN: Mapping[str, tuple[int, int, Callable[..., Any]]] = {
     "sqrt": (1, 1, _number(math.sqrt)),
     "tan": (1, 1, _number(math.tan)),
     "trunc": (1, 2, _trunc),
-    "mod": (2, 2, _remainder),
+    "mod": (2, 2, remainder),
     "cast": (2, 2, _cast),
     "chr": (1, 1, _chr),
     "concat": (1, _MANY, lambda *values: "".join(to_text(value) for value in values)),
@@ -261,5 +257,5 @@ _PLAIN: Mapping[str, tuple[int, int, Callable[..., Any]]] = {
     "replace": (3, 3, _text(lambda text, old, new: text.replace(to_text(old), to_text(new)))),
     "startswith": (2, 2, _text(lambda text, start: text.startswith(to_text(start)))),
     "substring": (2, 3, _text(_substring)),
-    "remainder": (2, 2, _remainder),
+    "remainder": (2, 2, remainder),
 }
