@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from sql_of_rules import SECOND, message, select
 
 from simulator.cloud.iot_sql import Context, NotJsonError, SqlError, parse
-from simulator.cloud.iot_sql_functions import NOT_SIMULATED
+from simulator.cloud.iot_sql_functions import NOT_SIMULATED, SIMULATED
 from simulator.cloud.iot_templates import compile_template
 
 # -- SELECT --------------------------------------------------------------------------------------------
@@ -290,6 +291,38 @@ def test_no_text_and_no_payload_breaks_anything(sql: str, payload: bytes) -> Non
     except NotJsonError:
         return
     assert told is None or isinstance(told, bytes)
+
+
+LEAVES = ["1", "-2.5", "1E300", "9999999999999999999999999999999999", "'a'", "'1.5'", "''", "true", "null", "missing",
+          "a", "a.b", "[1, 'x']", "{'k': 1.0}", "'(a)*'", "'$1'", "'base64'", "'\u00e9'"]  # fmt: skip
+
+
+def _combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    operators = st.sampled_from([*"+-*/%<>=", "<>", "<=", ">=", "AND", "OR", "IN"])
+    return st.one_of(
+        st.builds("({} {} {})".format, inner, operators, inner),
+        st.builds("cast({} AS {})".format, inner, st.sampled_from(["String", "Int", "Double", "Decimal", "Boolean"])),
+        st.builds("CASE {} WHEN {} THEN {} ELSE {} END".format, inner, inner, inner, inner),
+        st.builds(
+            "{}({})".format, st.sampled_from(sorted(SIMULATED - {"cast"})), st.lists(inner, max_size=3).map(", ".join)
+        ),
+    )
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text(max_size=5),
+              st.floats(allow_nan=False, allow_infinity=False)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from("ab"), inner)),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@given(st.recursive(st.sampled_from(LEAVES), _combined, max_leaves=8), st.dictionaries(st.sampled_from("ab"), JSON))
+@settings(max_examples=400, deadline=None)
+def test_whatever_can_be_written_gives_json_or_nothing(expression: str, payload: Any) -> None:
+    told = parse(f"SELECT {expression} AS x FROM 'a'", SECOND).evaluate(Context(message(payload)))
+    assert told is not None
+    assert set(json.loads(told)) <= {"x"}
 
 
 # -- templates -----------------------------------------------------------------------------------------

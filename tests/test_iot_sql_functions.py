@@ -91,7 +91,7 @@ def test_numbers(expression: str, expected: Any) -> None:
         ("sha1('a')", "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8"),
         ("encode('a', 'base64')", "YQ=="), ("encode(12, 'base64')", "MTI="), ("encode('a', 'hex')", UNDEFINED),
         ('decode("eyAidGVtcGVyYXR1cmUiOiAzMyB9Cg==", "base64").temperature', 33), ("decode('YQ==', 'base64')", "a"),
-        ("decode('!', 'base64')", None), ("decode('/w==', 'base64')", None),
+        ("decode('!', 'base64')", None), ("decode('é', 'base64')", None), ("decode('/w==', 'base64')", None),
     ],
 )  # fmt: skip
 def test_strings(expression: str, expected: Any) -> None:

@@ -6,7 +6,6 @@ What is no string is converted by the standard conversions, so that Null is Unde
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import warnings
@@ -82,7 +81,7 @@ def _decode(value: Any, scheme: Any) -> Any:
         return UNDEFINED
     try:
         text = base64.b64decode(value, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return None
     try:
         return orjson.loads(text)
