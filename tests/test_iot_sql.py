@@ -344,7 +344,9 @@ def test_whatever_can_be_written_gives_json_or_nothing(expression: str, payload:
         ("${deep.a.b}", '[1,{"c":"x"}]'),
         ("${concat('{', racerId, '}')}", "{101}"),
         ("${on}", "true"),
+        # That what has no string is "undefined" or "null" here is not in the reference.
         ("${none}", "null"),
+        ('${parse_time("yyyy", timestamp(), "UTC")}', "2021"),
     ],
 )
 def test_templates(template: str, expected: str) -> None:

@@ -164,6 +164,34 @@ def test_cast_in_the_first_version(expression: str, expected: Any) -> None:
     assert same(found, expected), found
 
 
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        # The two examples of the page; the message is of 2021-05-05T18:51:12.076Z.
+        ("parse_time(\"yyyy.MM.dd G 'at' HH:mm:ss z\", 100000000, \"America/Belize\")", "1970.01.01 AD at 21:46:40 CST"),
+        ("parse_time(\"yyyy.MM.dd G 'at' HH:mm:ss z\", timestamp())", "2021.05.05 AD at 18:51:12 UTC"),
+        ('parse_time("yyyy", timestamp(), "UTC")', "2021"),
+        # Letters of Joda-Time's DateTimeFormat, to which the page refers.
+        ("parse_time('yy-M-d', timestamp())", "21-5-5"), ("parse_time('MMM MMMM', 0)", "Jan January"),
+        ("parse_time('E EEEE e', 0)", "Thu Thursday 4"), ("parse_time('h K k a', 0)", "12 0 24 AM"),
+        ("parse_time('HH:mm:ss.SSS', timestamp())", "18:51:12.076"), ("parse_time('S SSSSS', 120)", "1 12000"),
+        ("parse_time('Z ZZ ZZZ', 0, 'Asia/Kolkata')", "+0530 +05:30 Asia/Kolkata"),
+        ("parse_time('HH z', 0, '-03:30')", "20 -03:30"), ("parse_time('Z', 0)", "+0000"),
+        ("parse_time('D ww xxxx C', timestamp())", "125 18 2021 20"), ("parse_time(\"''yyyy'-'\", 0)", "'1970-"),
+        ("parse_time('yyyyMMdd', '86400000')", "19700102"), ("parse_time('yyyy', -1)", "1969"),
+        ("parse_time('j', 0)", UNDEFINED), ('parse_time("yyyy\'", 0)', UNDEFINED), ("parse_time('zzzz', 0)", UNDEFINED),
+        ("parse_time('yyyy', 0, 'Nowhere')", UNDEFINED), ("parse_time('yyyy', 0, '../UTC')", UNDEFINED),
+        ("parse_time('yyyy', 0, '+99:00')", UNDEFINED), ("parse_time('yyyy', 1E300)", UNDEFINED),
+        ("parse_time('yyyy', none)", UNDEFINED), ("parse_time(none, 0)", UNDEFINED),
+        ("parse_time('yyyy', 'x')", UNDEFINED),
+        ("parse_time('', 0)", ""), ("parse_time('yyyy', 0, none)", UNDEFINED),
+    ],
+)  # fmt: skip
+def test_parse_time(expression: str, expected: Any) -> None:
+    found = value(expression)
+    assert same(found, expected), found
+
+
 def test_transform_adds_attributes_to_each_object_of_an_array() -> None:
     payload = {"attributes": {"data1": 1, "data2": 2}, "values": [{"a": 3}, {"b": 4}, {"c": 5}]}
     assert select("select value transform(\"enrichArray\", attributes, values) from 'A/B'", payload) == [

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from simulator.cloud.iot_sql_model import FIRST_VERSION, Compiled, Context, SqlError
 from simulator.cloud.iot_sql_strings import STRINGS
+from simulator.cloud.iot_sql_time import parse_time
 from simulator.cloud.iot_sql_values import (
     DECIMALS,
     UNDEFINED,
@@ -41,7 +42,6 @@ NOT_SIMULATED: Final = frozenset(
         "get_user_properties",
         "machinelearning_predict",
         "md2",
-        "parse_time",
         "sourceip",
         "time_to_epoch",
     ]
@@ -51,7 +51,9 @@ NOT_SIMULATED: Final = frozenset(
 ``bitnot`` is here because the reference's one example, bitnot(13) = 2, fits no width that an Int could have.
 """
 
-_SINCE_SECOND_VERSION = frozenset(["decode", "encode", "indexof", "isundefined", "length", "numbytes", "transform"])
+_SINCE_SECOND_VERSION = frozenset(
+    ["decode", "encode", "indexof", "isundefined", "length", "numbytes", "parse_time", "transform"]
+)
 
 
 def compile_call(name: str, arguments: Sequence[Compiled], version: str) -> Compiled:
@@ -300,6 +302,7 @@ _PLAIN: Mapping[str, tuple[int, int, Callable[..., Any]]] = {
     "isnull": (1, 1, lambda value: value is None),
     "isundefined": (1, 1, lambda value: value is UNDEFINED),
     "nanvl": (2, 2, lambda one, other: other if one is None or one is UNDEFINED else one),
+    "parse_time": (2, 3, parse_time),
     "transform": (3, 3, _transform),
     **STRINGS,
 }
