@@ -168,7 +168,8 @@ def test_cast_in_the_first_version(expression: str, expected: Any) -> None:
     ("expression", "expected"),
     [
         # The two examples of the page; the message is of 2021-05-05T18:51:12.076Z.
-        ("parse_time(\"yyyy.MM.dd G 'at' HH:mm:ss z\", 100000000, \"America/Belize\")", "1970.01.01 AD at 21:46:40 CST"),
+        ("parse_time(\"yyyy.MM.dd G 'at' HH:mm:ss z\", 100000000, \"America/Belize\")",
+         "1970.01.01 AD at 21:46:40 CST"),
         ("parse_time(\"yyyy.MM.dd G 'at' HH:mm:ss z\", timestamp())", "2021.05.05 AD at 18:51:12 UTC"),
         ('parse_time("yyyy", timestamp(), "UTC")', "2021"),
         # Letters of Joda-Time's DateTimeFormat, to which the page refers.
@@ -182,6 +183,7 @@ def test_cast_in_the_first_version(expression: str, expected: Any) -> None:
         ("parse_time('j', 0)", UNDEFINED), ('parse_time("yyyy\'", 0)', UNDEFINED), ("parse_time('zzzz', 0)", UNDEFINED),
         ("parse_time('yyyy', 0, 'Nowhere')", UNDEFINED), ("parse_time('yyyy', 0, '../UTC')", UNDEFINED),
         ("parse_time('yyyy', 0, '+99:00')", UNDEFINED), ("parse_time('yyyy', 1E300)", UNDEFINED),
+       
         ("parse_time('yyyy', none)", UNDEFINED), ("parse_time(none, 0)", UNDEFINED),
         ("parse_time('yyyy', 'x')", UNDEFINED),
         ("parse_time('', 0)", ""), ("parse_time('yyyy', 0, none)", UNDEFINED),

@@ -267,7 +267,7 @@ def _transform(mode: Any, attributes: Any, values: Any) -> Any:
     return [value | attributes for value in values]
 
 
-_MANY = 100
+_MANY = 1_000_000_000
 _TAKES_UNDEFINED = frozenset({"isundefined", "isnull", "nanvl"})
 _PLAIN: Mapping[str, tuple[int, int, Callable[..., Any]]] = {
     "abs": (1, 1, _absolute),
