@@ -183,7 +183,6 @@ def test_cast_in_the_first_version(expression: str, expected: Any) -> None:
         ("parse_time('j', 0)", UNDEFINED), ('parse_time("yyyy\'", 0)', UNDEFINED), ("parse_time('zzzz', 0)", UNDEFINED),
         ("parse_time('yyyy', 0, 'Nowhere')", UNDEFINED), ("parse_time('yyyy', 0, '../UTC')", UNDEFINED),
         ("parse_time('yyyy', 0, '+99:00')", UNDEFINED), ("parse_time('yyyy', 1E300)", UNDEFINED),
-       
         ("parse_time('yyyy', none)", UNDEFINED), ("parse_time(none, 0)", UNDEFINED),
         ("parse_time('yyyy', 'x')", UNDEFINED),
         ("parse_time('', 0)", ""), ("parse_time('yyyy', 0, none)", UNDEFINED),

@@ -39,7 +39,7 @@ from simulator.cloud.iot_sql_model import (
     Statement,
     query,
 )
-from simulator.cloud.iot_sql_tokens import Token, tokens
+from simulator.cloud.iot_sql_tokens import Reader
 from simulator.cloud.iot_sql_values import (
     ARITHMETIC,
     COMPARISONS,
@@ -90,70 +90,31 @@ def parse_expression(text: str, version: str = "2016-03-23") -> Compiled:
     return found
 
 
-class _Parser:
+class _Parser(Reader):
     """Recursive descent, one method for each level of precedence."""
 
     def __init__(self, text: str, version: str) -> None:
-        self._tokens = tokens(text)
+        super().__init__(text)
         self._version = version
         self._is_first = version == FIRST_VERSION
-        self._at = 0
         self._depth = 0
-
-    # -- tokens ----------------------------------------------------------------------------------------
-
-    @property
-    def _now(self) -> Token:
-        return self._tokens[self._at]
-
-    def _next(self) -> Token:
-        token = self._now
-        if token.kind != "end":
-            self._at += 1
-        return token
-
-    def _word(self, *words: str) -> bool:
-        if self._now.word in words:
-            self._at += 1
-            return True
-        return False
-
-    def _mark(self, mark: str) -> bool:
-        if self._now.kind == "mark" and self._now.text == mark:
-            self._at += 1
-            return True
-        return False
-
-    def _expect(self, mark: str) -> None:
-        if not self._mark(mark):
-            raise self._wrong(f"{mark!r} is missing")
-
-    def _wrong(self, problem: str) -> SqlError:
-        token = self._now
-        where = "at the end" if token.kind == "end" else f"at {token.text!r}, position {token.at}"
-        return SqlError(f"{problem} {where}")
-
-    def expect_end(self) -> None:
-        self._mark(";")
-        if self._now.kind != "end":
-            raise self._wrong("nothing more is expected")
 
     # -- the statement ---------------------------------------------------------------------------------
 
     def statement(self) -> Statement:
-        if not self._word("select"):
-            raise self._wrong("a statement begins with SELECT, not")
+        if not self.word("select"):
+            raise self.wrong("a statement begins with SELECT, not")
         star, items, bare = self._selected()
         topic_filter = ""
-        if self._word("from"):
-            token = self._next()
+        if self.word("from"):
+            token = self.next()
             if token.kind != "string":
                 raise SqlError(f"FROM takes a topic filter in quotes, not {token.text!r}")
             topic_filter = token.text
             problem = problem_with_filter(topic_filter)
             if problem is not None:
                 raise SqlError(f"FROM {problem}")
-        where = self.expression() if self._word("where") else None
+        where = self.expression() if self.word("where") else None
         self.expect_end()
         return Statement(topic_filter, Selection(star, items, bare, where))
 
@@ -161,42 +122,42 @@ class _Parser:
         """A nested SELECT, up to its closing parenthesis."""
         self._not_in_first_version("a SELECT in a SELECT")
         star, items, bare = self._selected()
-        if not self._word("from"):
-            raise self._wrong("a SELECT in a SELECT needs FROM and a field")
+        if not self.word("from"):
+            raise self.wrong("a SELECT in a SELECT needs FROM and a field")
         source = self._path()
-        where = self.expression() if self._word("where") else None
-        self._expect(")")
+        where = self.expression() if self.word("where") else None
+        self.expect(")")
         return query(Selection(star, items, bare, where), source)
 
     def _selected(self) -> tuple[bool, tuple[Item, ...], Compiled | None]:
         """``*``, the items and what VALUE takes."""
-        if self._word("value"):
-            return False, (), document if self._mark("*") else self.expression()
+        if self.word("value"):
+            return False, (), document if self.mark("*") else self.expression()
         star, items = False, []
         while True:
-            if self._mark("*"):
+            if self.mark("*"):
                 star = True
             else:
                 items.append(self._item())
-            if not self._mark(","):
+            if not self.mark(","):
                 return star, tuple(items), None
 
     def _item(self) -> Item:
-        start = self._at
+        start = self.at
         value = self.expression()
-        if self._word("as"):
+        if self.word("as"):
             return Item(self._alias(), value)
         # Without AS the last name of a path, or the function's, is the name.
-        names = [one.text for one in self._tokens[start : self._at] if one.kind == "name"]
+        names = [one.text for one in self.tokens[start : self.at] if one.kind == "name"]
         if not names:
-            raise self._wrong("an item that is no field needs AS")
-        is_call = self._tokens[start + 1].text == "(" if self._at > start + 1 else False
+            raise self.wrong("an item that is no field needs AS")
+        is_call = self.tokens[start + 1].text == "(" if self.at > start + 1 else False
         return Item((names[0] if is_call else names[-1],), value)
 
     def _alias(self) -> tuple[str, ...]:
         path: list[str] = []
-        while not path or self._mark("."):
-            token = self._next()
+        while not path or self.mark("."):
+            token = self.next()
             if token.kind not in ("name", "string") or token.word in _CLAUSES:
                 raise SqlError(f"AS takes a name, not {token.text!r}")
             path.append(token.text)
@@ -218,47 +179,47 @@ class _Parser:
 
     def _or(self) -> Compiled:
         left = self._and()
-        while self._word("or"):
+        while self.word("or"):
             left = logical(either, left, self._and())
         return left
 
     def _and(self) -> Compiled:
         left = self._not()
-        while self._word("and"):
+        while self.word("and"):
             left = logical(both, left, self._not())
         return left
 
     def _not(self) -> Compiled:
         count = 0
-        while self._word("not"):
+        while self.word("not"):
             count += 1
         found = self._comparison()
         return negated(found) if count % 2 else found
 
     def _comparison(self) -> Compiled:
         left = self._sum()
-        if self._now.kind == "mark" and self._now.text in COMPARISONS:
-            compare = COMPARISONS[self._next().text]
+        if self.now.kind == "mark" and self.now.text in COMPARISONS:
+            compare = COMPARISONS[self.next().text]
             return binary(compare, left, self._sum())
-        if self._word("in"):
+        if self.word("in"):
             return binary(is_in, left, self._sum())
         return left
 
     def _sum(self) -> Compiled:
         left = self._product()
-        while self._now.kind == "mark" and self._now.text in ("+", "-"):
-            left = binary(ARITHMETIC[self._next().text], left, self._product())
+        while self.now.kind == "mark" and self.now.text in ("+", "-"):
+            left = binary(ARITHMETIC[self.next().text], left, self._product())
         return left
 
     def _product(self) -> Compiled:
         left = self._unary()
-        while self._now.kind == "mark" and self._now.text in ("*", "/", "%"):
-            left = binary(ARITHMETIC[self._next().text], left, self._unary())
+        while self.now.kind == "mark" and self.now.text in ("*", "/", "%"):
+            left = binary(ARITHMETIC[self.next().text], left, self._unary())
         return left
 
     def _unary(self) -> Compiled:
         count = 0
-        while self._mark("-"):
+        while self.mark("-"):
             count += 1
         found = self._path()
         return binary(subtract, constant(0), found) if count % 2 else found
@@ -266,13 +227,13 @@ class _Parser:
     def _path(self) -> Compiled:
         found = self._primary()
         while True:
-            if self._mark("."):
-                token = self._next()
+            if self.mark("."):
+                token = self.next()
                 if token.kind != "name" or token.word in _CLAUSES:
                     raise SqlError(f"a field's name is expected after the dot, not {token.text!r}; get() takes any")
                 found = self._field(found, token.text)
-            elif self._now.text == "[" and self._now.kind == "mark":
-                raise self._wrong("an element is get(array, index), there is none")
+            elif self.now.text == "[" and self.now.kind == "mark":
+                raise self.wrong("an element is get(array, index), there is none")
             else:
                 return found
 
@@ -280,28 +241,28 @@ class _Parser:
         return field(of, name) if self._is_first else field_or_whole(of, name)
 
     def _primary(self) -> Compiled:
-        token = self._now
-        if self._word("case"):
+        token = self.now
+        if self.word("case"):
             return self._case()
-        if self._word("true", "false", "null"):
+        if self.word("true", "false", "null"):
             return constant({"true": True, "false": False, "null": None}[token.word])
         if token.word:
-            raise self._wrong("a value is expected, not")
-        self._at += 1
+            raise self.wrong("a value is expected, not")
+        self.at += 1
         match token.kind:
             case "number":
                 return constant(self._number(token.text))
             case "string":
                 return constant(token.text)
-            case "name" if self._mark("("):
+            case "name" if self.mark("("):
                 return self._call(token.text)
             case "name":
                 return self._field(document, token.text)
         if token.text == "(":
-            if self._word("select"):
+            if self.word("select"):
                 return self._query()
             found = self.expression()
-            self._expect(")")
+            self.expect(")")
             return found
         if token.text == "[":
             self._not_in_first_version("an array written out")
@@ -309,8 +270,8 @@ class _Parser:
         if token.text == "{":
             self._not_in_first_version("an object written out")
             return self._object()
-        self._at -= 1
-        raise self._wrong("a value is expected, not")
+        self.at -= 1
+        raise self.wrong("a value is expected, not")
 
     def _number(self, text: str) -> Any:
         try:
@@ -321,57 +282,57 @@ class _Parser:
 
     def _list(self, end: str) -> list[Compiled]:
         found: list[Compiled] = []
-        if self._mark(end):
+        if self.mark(end):
             return found
         while True:
             found.append(self.expression())
-            if self._mark(end):
+            if self.mark(end):
                 return found
-            self._expect(",")
+            self.expect(",")
 
     def _object(self) -> Compiled:
         members: list[tuple[str, Compiled]] = []
-        while not self._mark("}"):
-            token = self._next()
+        while not self.mark("}"):
+            token = self.next()
             if token.kind not in ("string", "name"):
                 raise SqlError(f"a member's name is expected, not {token.text!r}")
-            self._expect(":")
+            self.expect(":")
             members.append((token.text, self.expression()))
-            if not self._mark(","):
-                self._expect("}")
+            if not self.mark(","):
+                self.expect("}")
                 break
 
         return object_of(members)
 
     def _case(self) -> Compiled:
-        if self._now.word == "when":
+        if self.now.word == "when":
             # The reference has no CASE WHEN condition, and AWS told a reader that what follows WHEN is compared.
-            raise self._wrong("CASE takes a value, as in CASE (a > 1) WHEN true THEN ... END; there is none")
+            raise self.wrong("CASE takes a value, as in CASE (a > 1) WHEN true THEN ... END; there is none")
         subject = self.expression()
         branches: list[tuple[Compiled, Compiled]] = []
-        while self._word("when"):
+        while self.word("when"):
             wanted = self.expression()
-            if not self._word("then"):
-                raise self._wrong("THEN is missing")
+            if not self.word("then"):
+                raise self.wrong("THEN is missing")
             branches.append((wanted, self.expression()))
-        otherwise = self.expression() if self._word("else") else constant(UNDEFINED)
-        if not branches or not self._word("end"):
-            raise self._wrong("CASE needs WHEN ... THEN ... END;")
+        otherwise = self.expression() if self.word("else") else constant(UNDEFINED)
+        if not branches or not self.word("end"):
+            raise self.wrong("CASE needs WHEN ... THEN ... END;")
 
         return chosen(subject, branches, otherwise)
 
     def _call(self, name: str) -> Compiled:
         if name.lower() == "cast":
             return self._cast()
-        if name.lower() == "encode" and self._mark("*"):
+        if name.lower() == "encode" and self.mark("*"):
             # encode(*, 'base64') is of the payload's bytes, which need be no JSON.
             arguments: list[Compiled] = [lambda context: context.message.payload]
-            if self._mark(","):
+            if self.mark(","):
                 arguments += self._list(")")
             else:
-                self._expect(")")
-        elif self._mark("*"):
-            self._expect(")")
+                self.expect(")")
+        elif self.mark("*"):
+            self.expect(")")
             arguments = [document]
         else:
             arguments = self._list(")")
@@ -379,8 +340,8 @@ class _Parser:
 
     def _cast(self) -> Compiled:
         value = self.expression()
-        if not self._word("as"):
-            raise self._wrong("cast takes cast(value as Type), and AS is missing")
-        kind = self._next().text
-        self._expect(")")
+        if not self.word("as"):
+            raise self.wrong("cast takes cast(value as Type), and AS is missing")
+        kind = self.next().text
+        self.expect(")")
         return compile_cast(value, kind, self._version)

@@ -51,3 +51,47 @@ def tokens(text: str) -> list[Token]:
         at = match.end()
     found.append(Token("end", "", len(text)))
     return found
+
+
+class Reader:
+    """Goes through the tokens of a text, one after the other."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens = tokens(text)
+        self.at = 0
+
+    @property
+    def now(self) -> Token:
+        return self.tokens[self.at]
+
+    def next(self) -> Token:
+        token = self.now
+        if token.kind != "end":
+            self.at += 1
+        return token
+
+    def word(self, *words: str) -> bool:
+        if self.now.word in words:
+            self.at += 1
+            return True
+        return False
+
+    def mark(self, mark: str) -> bool:
+        if self.now.kind == "mark" and self.now.text == mark:
+            self.at += 1
+            return True
+        return False
+
+    def expect(self, mark: str) -> None:
+        if not self.mark(mark):
+            raise self.wrong(f"{mark!r} is missing")
+
+    def wrong(self, problem: str) -> SqlError:
+        token = self.now
+        where = "at the end" if token.kind == "end" else f"at {token.text!r}, position {token.at}"
+        return SqlError(f"{problem} {where}")
+
+    def expect_end(self) -> None:
+        self.mark(";")
+        if self.now.kind != "end":
+            raise self.wrong("nothing more is expected")
