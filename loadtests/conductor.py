@@ -171,6 +171,7 @@ class Conductor:
         whole = _sum(by_second.values())
         settled = _sum(one for second, one in by_second.items() if second >= began + SETTLE_S)
         judged = settled if settled.answered else whole
+        since = began + SETTLE_S if settled.answered else 0.0
         seconds = max(now - began, 1e-9)
         refused_for, accepted = _refusals(by_second, now)
         behind = whole.offered - whole.unsent - whole.answered
@@ -180,8 +181,8 @@ class Conductor:
         if step.judged and whole.answered:
             ages = [age for second, age in self.record.iterator_age_ms.items() if second >= began]
             reason = self._judge(
-                throttled_share=judged.throttled_share,
-                failed_share=judged.failed_share,
+                throttled_share=measured.worst(_throttled_share, [index], since),
+                failed_share=measured.worst(_failed_share, [index], since),
                 p99_ms=measured.latencies([index], operation).percentiles_ms()["p99"],
                 iterator_age_ms=max(ages, default=None),
             )
@@ -232,7 +233,15 @@ class Conductor:
                 users = sum(one.get(operation, 0) for one in self._users.values())
                 share = rate * self._users.get(worker, {}).get(operation, 0) / users if users else 0.0
                 shares[operation] = [share, self.scenario.batch(traffic, self.settings, share)]
-            self._crew.load(worker, {"stage": stage, "rates": shares, "offset": index / len(self.record.workers)})
+            step = self._walk.step
+            load = {
+                "stage": stage,
+                "rates": shares,
+                "offset": index / len(self.record.workers),
+                # A burst is a number of units; all other loads are rates until the next one.
+                "seconds": step.seconds if step is not None and step.purpose == "burst" else None,
+            }
+            self._crew.load(worker, load)
 
     def _hear(self, now: float) -> None:
         for worker, told in self._crew.collect():
@@ -241,7 +250,7 @@ class Conductor:
             spent = self.record.generator_cpu.setdefault(worker, {}).setdefault(second, [0.0, 0.0])
             spent[0] += told["cpu_s"]
             spent[1] += told["seconds"]
-            if told["iterator_age_ms"]:
+            if told["iterator_age_ms"] is not None:
                 ages = self.record.iterator_age_ms
                 ages[second] = max(ages.get(second, 0.0), told["iterator_age_ms"])
             if told["fatal"]:
@@ -286,6 +295,14 @@ class Conductor:
         if idle or now - since > self.settings.timeout_s + 2:
             self.record.ended_at = now
             self.done = True
+
+
+def _throttled_share(counts: Counts) -> float:
+    return counts.throttled_share
+
+
+def _failed_share(counts: Counts) -> float:
+    return counts.failed_share
 
 
 def _sum(counts: Any) -> Counts:

@@ -6,6 +6,7 @@ into a queue, and whichever user is free takes it. A user that is busy delays no
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -45,8 +46,11 @@ class Lane:
         self.users = 0
         """Users that take from this lane."""
 
-    def set(self, stage: int, rate: float, batch: int, offset: float) -> None:
-        """Offer ``rate`` units a second from now on. A new stage gives up the old one's backlog, and counts it."""
+    def set(self, stage: int, rate: float, batch: int, offset: float, most: float = math.inf) -> None:
+        """Offer ``rate`` units a second from now on, ``most`` in all.
+
+        A new stage gives up the old one's backlog, and counts it.
+        """
         now = time.time()
         self._put_due(now)
         if stage != self._schedule.stage:
@@ -56,7 +60,7 @@ class Lane:
                 self._meter.gave_up(given_up.stage, self.operation, now, given_up.number)
         self.batch = batch
         self._schedule.offset = offset
-        self._schedule.set(stage, rate, batch, now)
+        self._schedule.set(stage, rate, batch, now, most)
         self._changed.set()
 
     def take(self) -> Arrival:
@@ -97,8 +101,8 @@ class Generator:
     lanes: dict[str, Lane] = field(default_factory=dict)
     fatal: str | None = None
     """A refusal that no later call can escape."""
-    iterator_age_ms: float = 0.0
-    """The oldest of what readers were behind by since it was last told."""
+    iterator_age_ms: float | None = None
+    """The oldest of what readers were behind by since it was last told; None when nothing was read."""
     _shared: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -148,9 +152,14 @@ class Generator:
         return Caller(self._endpoints[service], self.settings.timeout_s)
 
     def apply(self, load: Mapping[str, Any]) -> None:
-        """A load from the conductor: ``stage``, ``offset``, and ``rates``: operation to [rate, batch]."""
+        """A load from the conductor: ``stage``, ``offset``, ``rates``: operation to [rate, batch], and ``seconds``.
+
+        With ``seconds`` exactly so many seconds' worth is offered, however late the next load comes.
+        """
+        seconds = load["seconds"]
         for operation, (rate, batch) in load["rates"].items():
-            self.lane(operation).set(load["stage"], rate, batch, load["offset"])
+            most = math.inf if seconds is None else rate * seconds
+            self.lane(operation).set(load["stage"], rate, batch, load["offset"], most)
 
     def tell(self) -> dict[str, Any]:
         """What was measured since the last time, and the CPU it took (all threads of this process)."""
@@ -167,7 +176,7 @@ class Generator:
             "iterator_age_ms": self.iterator_age_ms,
             "meter": self.meter.take(),
         }
-        self.iterator_age_ms = 0.0
+        self.iterator_age_ms = None
         self._cpu_s, self._told_at = cpu_s, now
         return told
 

@@ -29,6 +29,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtests import limit_report, mqtt_users, users
 from loadtests.ceiling import CpuWatch, listener_pid
 from loadtests.conductor import Conductor
+from loadtests.findings import fullest
 from loadtests.flags import OBJECTIVE_FLAGS, breaks, objectives_from
 from loadtests.generator import Generator
 from loadtests.mqtt_users import BikerUser
@@ -176,7 +177,7 @@ class Test:
             settings=self.settings,
             objectives=self.objectives,
             resources=self.resources,
-            limits=limit_report.fullest(limits, record.measurements),
+            limits=fullest(limits, record.measurements),
             target=self.context.get("target", "aws"),
             endpoint=self.endpoint,
             region=self.region,

@@ -11,7 +11,7 @@ request was *due*; what the generator was late by is a histogram of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
@@ -291,6 +291,17 @@ class Measurements:
     def resources(self, operation: str | None = None) -> list[str]:
         """The named resources that answered, in order."""
         return sorted({key.resource for key in self.counts if key.resource and operation in (None, key.operation)})
+
+    def operations(self) -> list[str]:
+        return sorted({key.operation for key in self.counts})
+
+    def worst(self, share: Callable[[Counts], float], stages: Iterable[int] | None = None, since: float = 0) -> float:
+        """The highest ``share`` of any operation: what is refused of one must not drown in what another is given."""
+        wanted = None if stages is None else set(stages)
+        totals = self.by(
+            lambda key: key.operation if key.second >= since and (wanted is None or key.stage in wanted) else None
+        )
+        return max(map(share, totals.values()), default=0.0)
 
     def __iter__(self) -> Iterator[tuple[Key, Counts]]:
         return iter(sorted(self.counts.items()))

@@ -34,9 +34,10 @@ class Schedule:
         self.rate = 0.0
         self.batch = 1
         self._next = math.inf
+        self._left = math.inf
 
-    def set(self, stage: int, rate: float, batch: int, now: float) -> None:
-        """From ``now`` on ``rate`` units a second in requests of ``batch``. Take what is due before.
+    def set(self, stage: int, rate: float, batch: int, now: float, most: float = math.inf) -> None:
+        """From ``now`` on ``rate`` units a second in requests of ``batch``, ``most`` in all. Take what is due before.
 
         A change of rate within a stage keeps the pace: the time to the next arrival shrinks or stretches with it.
         """
@@ -45,16 +46,17 @@ class Schedule:
         same = stage == self.stage and self.rate > 0
         # As a part of the time between two arrivals, so that a ramp of many small changes does not restart the wait.
         left = min((self._next - now) * self.rate / self.batch, 1.0) if same else self.offset
-        self.stage, self.rate, self.batch = stage, rate, batch
+        self.stage, self.rate, self.batch, self._left = stage, rate, batch, most
         self._next = now + max(left, 0.0) * batch / rate if rate > 0 else math.inf
 
     def due(self) -> float:
-        """When the next arrival is due; ``inf`` without a load."""
-        return self._next
+        """When the next arrival is due; ``inf`` without a load, or when all of it was taken."""
+        return self._next if self._left > 0.5 else math.inf
 
     def take(self) -> Arrival:
         """Claim the next arrival, due or not."""
-        taken = Arrival(self._next, self.stage, self.batch)
+        taken = Arrival(self._next, self.stage, min(self.batch, max(round(min(self._left, self.batch)), 1)))
+        self._left -= taken.number
         self._next += self._gap()
         return taken
 

@@ -214,7 +214,7 @@ class StreamReader(_AwsUser):
         elif told.next_iterator:
             self._iterators[shard] = told.next_iterator
         self.report(arrival, shard, done_at, accepted=1, size_bytes=told.size_bytes)
-        self.generator.iterator_age_ms = max(self.generator.iterator_age_ms, told.behind_ms)
+        self.generator.iterator_age_ms = max(self.generator.iterator_age_ms or 0.0, told.behind_ms)
 
     def _start(self, arrival: Arrival, shard: str) -> str | None:
         answer, told = self.caller.ask(

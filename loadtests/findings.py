@@ -1,0 +1,227 @@
+"""The figures of a load test: what each limit sustained, where the knee is, who was the bottleneck, what to call it.
+
+* *sustained* of a limit: the highest rate accepted over whole seconds. Where anything was refused only seconds within
+  a run of refusals count, without its first, so that what a token bucket had saved is no part of it. Where nothing was
+  refused it is the best of the steps that held, and no limit.
+* *peak*: the busiest whole second; above the limit it shows burst.
+* *knee*: between the highest rate that held and the lowest that broke.
+* *binding*: the limit that refused, and whose sustained rate is nearest to what is published.
+
+A result is called a service's limit only when the service refused in its own words and neither the generator nor the
+target's process was busy all along.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from loadtests.ceiling import BUSY
+from loadtests.conductor import Record, StageRecord
+from loadtests.measurements import Counts, Key, Measurements
+from loadtests.resources import Limit
+
+MIN_WINDOW_S = 3
+"""A rate over fewer whole seconds is not called sustained."""
+NEAR = 0.9
+"""A limit whose sustained rate is below this share of what is published does not bind."""
+
+
+class Cpu:
+    """CPU shares by second and by stage."""
+
+    def __init__(self, record: Record) -> None:
+        self._target = record.target_cpu
+        self._generator: dict[int, float] = {}
+        for by_second in record.generator_cpu.values():
+            for second, (spent, seconds) in by_second.items():
+                share = spent / seconds if seconds else 0.0
+                self._generator[second] = max(self._generator.get(second, 0.0), share)
+
+    def generator(self, seconds: Iterable[int]) -> float:
+        """The busiest worker, averaged over ``seconds``, as a share of a core."""
+        return _mean(self._generator.get(second) for second in seconds) or 0.0
+
+    def target(self, seconds: Iterable[int]) -> float | None:
+        return _mean(self._target.get(second) for second in seconds)
+
+
+def limit_row(limit: Limit, record: Record) -> dict[str, Any]:
+    by_second = record.measurements.by(lambda key: key.second if concerns(limit, key) else None)
+    rates = {second: getattr(one, limit.measure) for second, one in by_second.items()}
+    refused = sorted(second for second, one in by_second.items() if one.refused)
+    sustained = sustained_rate(rates, refused, record.stages)
+    return {
+        "name": limit.name,
+        "resource": limit.resource,
+        "published": limit.value,
+        "unit": limit.unit,
+        "sustained": rounded(sustained),
+        "ratio": None if sustained is None else round(sustained / limit.value, 4),
+        "peak": rounded(max(rates.values(), default=0.0)),
+        "first_throttle_at_s": round(refused[0] - record.started_at, 1) if refused else None,
+        "throttled": round(sum(one.refused for one in by_second.values())),
+        "binding": False,
+    }
+
+
+def concerns(limit: Limit, key: Key) -> bool:
+    """Whether counts belong to a limit; an account's limit is over all resources."""
+    return key.operation in limit.operations and (limit.resource in (key.resource, "IoT Core")) and bool(key.resource)
+
+
+def sustained_rate(rates: Mapping[int, float], refused: Sequence[int], stages: Sequence[StageRecord]) -> float | None:
+    """See the top of this module."""
+    windows = []
+    for stage in stages:
+        seconds = _whole_seconds(stage)
+        if refused:
+            inside = [one for one in refused if one in seconds]
+            # From the second after the first refusal to the last: before, burst was spent; after, none was refused.
+            windows.append(range(inside[0] + 1, inside[-1] + 1) if inside else range(0))
+        elif stage.judged and stage.held:
+            windows.append(seconds)
+    means = [
+        (sum(rates.get(second, 0.0) for second in window) / len(window), len(window))
+        for window in windows
+        if len(window) >= MIN_WINDOW_S
+    ]
+    if not means:
+        return None
+    if not refused:
+        return max(mean for mean, _ in means)
+    # Short windows scatter, and the highest of many would be the luckiest: the longest says most.
+    return max(means, key=lambda one: one[1])[0]
+
+
+def find_knee(judged: Sequence[StageRecord], unit: str) -> dict[str, Any] | None:
+    """The highest rate that held below the lowest that broke; for a search only what came after the hold counts."""
+    trials = [one for one in judged if one.purpose == "trial"] or list(judged)
+    broke = [one for one in trials if one.reason is not None]
+    if not broke:
+        broke = [one for one in judged if one.reason is not None]
+    if not broke:
+        return None
+    lowest = min(broke, key=lambda one: one.rate)
+    held = max((one.rate for one in trials if one.held and one.rate < lowest.rate), default=None)
+    if held is None:
+        held = max((one.rate for one in judged if one.held and one.rate < lowest.rate), default=None)
+    return {
+        "held_per_second": rounded(held),
+        "broke_per_second": rounded(lowest.rate),
+        "unit": unit,
+        "reason": lowest.reason,
+    }
+
+
+def find_ceiling(record: Record, cpu: Cpu, operation: str) -> dict[str, Any]:
+    """How busy both sides were in their busiest stage, and the rate at which a core would be full."""
+    generator_peak, target_peak = 0.0, None
+    ceilings: dict[str, float] = {}
+    bottleneck = None
+    by_stage = record.measurements.by(lambda key: key.stage, operation=operation)
+    for stage in record.stages:
+        seconds = range(math.floor(stage.started_at), math.floor(stage.ended_at) + 1)
+        answered = by_stage.get(stage.index, Counts()).answered / max(stage.ended_at - stage.started_at, 1e-9)
+        for name, share in (("generator", cpu.generator(seconds)), ("target", cpu.target(seconds))):
+            if share is None:
+                continue
+            if name == "generator":
+                generator_peak = max(generator_peak, share)
+            else:
+                target_peak = max(target_peak or 0.0, share)
+            if share > 0.05 and answered:
+                # What a full core would do, from the busiest stage: there fixed costs weigh least.
+                ceilings[name] = max(ceilings.get(name, 0.0), answered / share)
+        busy = _bottleneck(cpu.generator(seconds), cpu.target(seconds), stage.saturated)
+        # What a prime does to the two sides bears on no figure.
+        if busy is not None and stage.purpose not in ("rest", "prime"):
+            bottleneck = bottleneck or busy
+    cores = max(len(record.workers), 1)
+    return {
+        "generator": {
+            "cpu_peak": round(generator_peak, 3),
+            "cores": cores,
+            "ceiling_per_second": rounded(ceilings.get("generator")),
+        },
+        "target": None
+        if target_peak is None
+        else {"cpu_peak": round(target_peak, 3), "ceiling_per_second": rounded(ceilings.get("target"))},
+        "bottleneck": bottleneck,
+        "text": _ceiling_text(generator_peak, target_peak, ceilings, bottleneck),
+    }
+
+
+def _bottleneck(generator: float, target: float | None, saturated: bool) -> str | None:
+    if generator >= BUSY and generator >= (target or 0.0):
+        return "generator"
+    if target is not None and target >= BUSY:
+        return "target"
+    if generator >= BUSY:
+        return "generator"
+    # The load was not answered in time, and the generator had time to spare: the other side was slow.
+    return "target" if saturated else None
+
+
+def _ceiling_text(generator: float, target: float | None, ceilings: Mapping[str, float], bottleneck: str | None) -> str:
+    def one(name: str, share: float) -> str:
+        reach = f", enough for about {ceilings[name]:,.0f} a second" if name in ceilings else ""
+        return f"the {name} used up to {share:.0%} of a core{reach}"
+
+    text = one("generator", generator)
+    text += "; the target's CPU is not known" if target is None else f"; {one('target', target)}"
+    if bottleneck:
+        text += f": the {bottleneck} was the bottleneck"
+    return text[0].upper() + text[1:]
+
+
+def outcome_of(
+    record: Record, limits: Sequence[Mapping[str, Any]], judged: Sequence[StageRecord], ceiling: Mapping[str, Any]
+) -> str:
+    if record.incomplete or record.fatal:
+        return "incomplete"
+    refused = any(one["throttled"] for one in limits)
+    if ceiling["bottleneck"]:
+        return str(ceiling["bottleneck"])
+    if refused:
+        return "limit"
+    return "held" if all(one.held for one in judged) else "no-limit"
+
+
+def bind(limits: list[dict[str, Any]], outcome: str, measured: Measurements) -> None:
+    """Mark the limits that bind: refused at, and sustained near to what is published."""
+    if outcome != "limit":
+        return
+    refusing = [one for one in limits if one["throttled"] and one["ratio"] is not None]
+    for group in {(one["resource"]) for one in refusing}:
+        # A shard refuses without saying whether for records or bytes: the fuller one it was.
+        best = max((one for one in refusing if one["resource"] == group), key=lambda one: one["ratio"])
+        best["binding"] = best["ratio"] >= NEAR
+
+
+def fullest(limits: Sequence[Limit], measured: Measurements) -> list[Limit]:
+    """The limits with those that were used most first."""
+
+    def use(limit: Limit) -> float:
+        total = sum(getattr(one, limit.measure) for key, one in measured.counts.items() if concerns(limit, key))
+        return float(total / limit.value)
+
+    return sorted(limits, key=use, reverse=True)
+
+
+def _whole_seconds(stage: StageRecord) -> range:
+    """The seconds that lie wholly within the stage."""
+    return range(math.ceil(stage.started_at), math.floor(stage.ended_at))
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return sum(known) / len(known) if known else None
+
+
+def rounded(value: float | None) -> float | None:
+    """Five significant digits are more than any of this is good for."""
+    if value is None or value == 0:
+        return value
+    return round(value, max(0, 4 - math.floor(math.log10(abs(value)))))
