@@ -40,6 +40,8 @@ class Lane:
         self._changed = gevent.event.Event()
         self._dispatcher = gevent.spawn(self._dispatch)
         self.in_flight = 0
+        self.users = 0
+        """Users that take from this lane."""
 
     def set(self, stage: int, rate: float, batch: int, offset: float) -> None:
         """Offer ``rate`` units a second from now on. A new stage gives up what still waited in the old one."""
@@ -95,12 +97,12 @@ class Generator:
     """A refusal that no later call can escape."""
     iterator_age_ms: float = 0.0
     """The oldest of what readers were behind by since it was last told."""
-    read_from: str = "LATEST"
-    read_again: bool = False
-    read_limit: int = 10_000
     _shared: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.read_from = self.resources.extra.get("read_from", "LATEST")
+        self.read_again = bool(self.resources.extra.get("read_again"))
+        self.read_limit = int(self.resources.extra.get("read_limit", 10_000))
         self._endpoints: dict[str, Endpoint] = {}
         self._messages: Messages | None = None
         self._cpu_s = time.process_time()
@@ -158,6 +160,7 @@ class Generator:
             "cpu_s": cpu_s - self._cpu_s,
             "waiting": sum(lane.waiting for lane in self.lanes.values()),
             "in_flight": sum(lane.in_flight for lane in self.lanes.values()),
+            "users": {lane.operation: lane.users for lane in self.lanes.values()},
             "fatal": self.fatal,
             "iterator_age_ms": self.iterator_age_ms,
             "meter": self.meter.take(),

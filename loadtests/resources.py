@@ -156,7 +156,7 @@ def look_up(target: Target, stream: str | None, table: str | None) -> Resources:
     mode = "PROVISIONED"
     if stream:
         kinesis = target.client("kinesis", connect_timeout=5, read_timeout=10, **_FEW)
-        with _missing(f"stream {stream}", target):
+        with _missing(f"stream {stream}", target, kinesis):
             summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
             mode = summary.get("StreamModeDetails", {}).get("StreamMode", "PROVISIONED")
             for page in kinesis.get_paginator("list_shards").paginate(
@@ -166,7 +166,7 @@ def look_up(target: Target, stream: str | None, table: str | None) -> Resources:
     found = None
     if table:
         dynamodb = target.client("dynamodb", connect_timeout=5, read_timeout=10, **_FEW)
-        with _missing(f"table {table}", target):
+        with _missing(f"table {table}", target, dynamodb):
             found = _table(dynamodb.describe_table(TableName=table)["Table"])
     return Resources(stream or "", mode, tuple(shards), found)
 
@@ -177,9 +177,9 @@ _FEW = {"retries": {"mode": "standard", "total_max_attempts": 2}}
 class _missing:  # noqa: N801 - used as a function
     """Turn "not found" into a line that says what to do."""
 
-    def __init__(self, what: str, target: Target) -> None:
+    def __init__(self, what: str, target: Target, client: Any) -> None:
         self._what = what
-        self._where = target.endpoint_url or target.region
+        self._where = f"{target.region} at {client.meta.endpoint_url}"
         self._reaching = reaching(target, f"looking for the {what}")
 
     def __enter__(self) -> None:

@@ -77,6 +77,11 @@ class LoadSettings:
     rate: float | None = _setting(
         None, "Highest rate: where a search starts to end, a ramp ends, a soak stays.", _number(0.01, 1e8)
     )
+    at_least: float | None = _setting(
+        None,
+        "The rate that must hold, such as race day's: the verdict, and how far the knee is from it.",
+        _number(0.01, 1e8),
+    )
     start_rate: float | None = _setting(None, "First rate of a search, steps or a ramp.", _number(0.01, 1e8))
     stage_time: float | None = _setting(None, "Length of a stage of a search or of steps: 4s.", _seconds)
     hold_time: float | None = _setting(None, "How long a load over the limit is held: 8s.", _seconds)

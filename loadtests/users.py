@@ -43,6 +43,10 @@ class OpenModelUser(User):
     def on_start(self) -> None:
         self.generator = self.environment.alleycat
         self.lane = self.generator.lane(self.operation)
+        self.lane.users += 1
+
+    def on_stop(self) -> None:
+        self.lane.users -= 1
 
     @task
     def take_next(self) -> None:
@@ -96,6 +100,7 @@ class _AwsUser(OpenModelUser):
         self.caller: Caller = self.generator.caller(self.service)
 
     def on_stop(self) -> None:
+        super().on_stop()
         self.caller.close()
 
     def call(self, arrival: Arrival, operation: str, body: bytes, resource: str) -> Answer:

@@ -1,4 +1,4 @@
-"""The commands: ``alleycat race``, ``cloud``, ``consume``, ``template``, ``limits``.
+"""The commands: ``alleycat race``, ``cloud``, ``consume``, ``loadtest``, ``template``, ``limits``.
 
 Exit codes: 0 all well, 1 the run failed its verdict, 2 usage or configuration, 3 the target could not be reached
 or started, 130 interrupted. Nothing prints a traceback at a user.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -175,6 +176,10 @@ def show_template(
 app.command()(race)
 app.command()(consume)
 app.command("limits")(show_limits)
+
+# What stands above this package, the load tests, adds its commands by entry point: arrows point down.
+for _point in entry_points(group="alleycat.commands"):
+    app.add_typer(_point.load(), name=_point.name)
 
 
 def main() -> None:

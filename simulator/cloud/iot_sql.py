@@ -1,305 +1,171 @@
-"""The SQL of IoT Core's rules, version 2016-03-23 (developer guide, *AWS IoT SQL reference*). No I/O, no clock.
+"""The SQL of IoT Core's rules (developer guide, *AWS IoT SQL reference*). No I/O, no clock.
 
 A statement is compiled once into closures over a :class:`Context`, one for each message. The payload is parsed only
 when something looks into it, so ``SELECT * FROM 'topic'`` passes any bytes on as they are, at no cost.
 
 ``Undefined`` is the value of whatever is not there. Comparing or computing with it gives Undefined again, a WHERE that
-is Undefined does not match, and an Undefined item is left out of the result. What is not simulated (shadows, machine
-learning, protobuf, the other services that some functions ask) is refused when the rule is made, by name.
+is Undefined does not match, and an Undefined item is left out of the result. What the reference does not have is
+refused when the rule is made; so is what is not simulated (SET, shadows, machine learning, protobuf, the other services
+that some functions ask), by name. Where the reference contradicts itself or says nothing, a comment tells what we do.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-import orjson
-
+from simulator.cloud.iot_sql_expressions import (
+    array_of,
+    binary,
+    chosen,
+    constant,
+    document,
+    field,
+    field_or_whole,
+    logical,
+    negated,
+    object_of,
+)
+from simulator.cloud.iot_sql_functions import compile_call, compile_cast
+from simulator.cloud.iot_sql_model import (
+    FIRST_VERSION,
+    VERSIONS,
+    Compiled,
+    Context,
+    Item,
+    Message,
+    NotJsonError,
+    Selection,
+    SqlError,
+    Statement,
+    query,
+)
+from simulator.cloud.iot_sql_tokens import Reader
+from simulator.cloud.iot_sql_values import (
+    ARITHMETIC,
+    COMPARISONS,
+    DECIMALS,
+    DIGITS,
+    UNDEFINED,
+    both,
+    either,
+    is_in,
+    subtract,
+    to_text,
+    whole,
+)
 from simulator.cloud.topic_filters import problem_with_filter
 
-VERSIONS: Final = ("2015-10-08", "2016-03-23", "beta")
+__all__ = [
+    "UNDEFINED",
+    "VERSIONS",
+    "Compiled",
+    "Context",
+    "Message",
+    "NotJsonError",
+    "SqlError",
+    "Statement",
+    "parse",
+    "parse_expression",
+    "to_text",
+]
+
+_CLAUSES: Final = ("from", "where", "as")
+_DEEPEST: Final = 50
 
 
-class SqlError(ValueError):
-    """A statement or template that IoT Core would refuse with SqlParseException."""
-
-
-class NotJsonError(Exception):
-    """The statement looks into a payload that is no JSON: IoT Core counts a ParseError."""
-
-
-class _Undefined:
-    """The one value of what is not there."""
-
-    def __repr__(self) -> str:
-        return "Undefined"
-
-    def __bool__(self) -> bool:
-        return False
-
-
-UNDEFINED: Final = _Undefined()
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A publish as rules see it. ``topic`` is without the prefix of Basic Ingest; ``timestamp_ms`` of its arrival."""
-
-    topic: str
-    payload: bytes
-    client_id: str
-    timestamp_ms: int
-    qos: int = 0
-    principal: str = ""
-    depth: int = 0
-    """How many Republish actions it has been through."""
-
-
-class Context:
-    """One message being evaluated, its payload parsed at most once."""
-
-    __slots__ = ("_document", "_trace_id", "message")
-
-    def __init__(self, message: Message) -> None:
-        self.message = message
-        self._document: Any = self
-        self._trace_id = ""
-
-    @property
-    def document(self) -> Any:
-        """The payload as JSON. :raises NotJsonError:"""
-        if self._document is self:
-            try:
-                self._document = orjson.loads(self.message.payload)
-            except orjson.JSONDecodeError as error:
-                raise NotJsonError(str(error)) from None
-        return self._document
-
-    @property
-    def trace_id(self) -> str:
-        if not self._trace_id:
-            self._trace_id = str(uuid.uuid4())
-        return self._trace_id
-
-
-Compiled = Callable[[Context], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One item of SELECT: ``name`` is where its value goes in the result."""
-
-    name: str
-    value: Compiled
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A compiled SELECT. ``topic_filter`` is empty without FROM, which only Basic Ingest can reach."""
-
-    topic_filter: str
-    star: bool
-    items: tuple[Item, ...]
-    bare: Compiled | None
-    where: Compiled | None
-
-    def evaluate(self, context: Context) -> bytes | None:
-        """The outgoing payload; None when WHERE does not hold. :raises NotJsonError:"""
-        if self.where is not None:
-            try:
-                if self.where(context) is not True:
-                    return None
-            except NotJsonError:
-                # A condition on fields that are not there is Undefined.
-                return None
-        if self.bare is not None:
-            return _encode(self.bare(context))
-        if self.star and not self.items:
-            return context.message.payload
-        result: dict[str, Any] = {}
-        if self.star:
-            document = context.document
-            if not isinstance(document, dict):
-                raise NotJsonError("the payload is no JSON object")
-            result.update(document)
-        for item in self.items:
-            value = item.value(context)
-            if value is not UNDEFINED:
-                result[item.name] = value
-        return _encode(result)
-
-
-def _encode(value: Any) -> bytes:
-    return orjson.dumps(None if value is UNDEFINED else value, option=orjson.OPT_NON_STR_KEYS)
-
-
-def parse(sql: str, version: str = "2015-10-08") -> Statement:
+def parse(sql: str, version: str = FIRST_VERSION) -> Statement:
     """:raises SqlError: with where the statement stops making sense."""
     if version not in VERSIONS:
         raise SqlError(f"awsIotSqlVersion {version!r}; there are {', '.join(VERSIONS)}")
-    return _Parser(sql).statement()
+    if sql.lower().split(None, 1)[:1] == ["set"]:
+        raise SqlError("SET and its variables are not simulated here")
+    return _Parser(sql, version).statement()
 
 
-def parse_expression(text: str) -> Compiled:
+def parse_expression(text: str, version: str = "2016-03-23") -> Compiled:
     """What stands between ``${`` and ``}``. :raises SqlError:"""
-    parser = _Parser(text)
+    parser = _Parser(text, version)
     found = parser.expression()
     parser.expect_end()
     return found
 
 
-# -- the text ------------------------------------------------------------------------------------------
-
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)|'(?P<string>(?:[^']|'')*)'|\"(?P<quoted>[^\"]*)\""
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<mark><>|<=|>=|!=|\|\||[-+*/%=<>(),.;{}:\[\]]))"
-)
-_WORDS = frozenset(
-    [
-        "select",
-        "from",
-        "where",
-        "as",
-        "and",
-        "or",
-        "not",
-        "in",
-        "case",
-        "when",
-        "then",
-        "else",
-        "end",
-        "true",
-        "false",
-        "null",
-        "value",
-        "like",
-    ]
-)
-_CLAUSES = ("from", "where", "as")
-_DEEPEST = 50
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    at: int
-
-    @property
-    def word(self) -> str:
-        return self.text.lower() if self.kind == "name" and self.text.lower() in _WORDS else ""
-
-
-def _tokens(text: str) -> list[_Token]:
-    found: list[_Token] = []
-    at = 0
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            if not text[at:].strip():
-                break
-            raise SqlError(f"{text[at : at + 20]!r} at position {at} cannot be read")
-        kind = match.lastgroup or ""
-        value = match[kind]
-        found.append(_Token(kind, value.replace("''", "'") if kind == "string" else value, match.start(kind)))
-        at = match.end()
-    found.append(_Token("end", "", len(text)))
-    return found
-
-
-class _Parser:
+class _Parser(Reader):
     """Recursive descent, one method for each level of precedence."""
 
-    def __init__(self, text: str) -> None:
-        self._tokens = _tokens(text)
-        self._at = 0
+    def __init__(self, text: str, version: str) -> None:
+        super().__init__(text)
+        self._version = version
+        self._is_first = version == FIRST_VERSION
         self._depth = 0
-
-    # -- tokens ----------------------------------------------------------------------------------------
-
-    @property
-    def _now(self) -> _Token:
-        return self._tokens[self._at]
-
-    def _next(self) -> _Token:
-        token = self._now
-        self._at += 1
-        return token
-
-    def _word(self, *words: str) -> bool:
-        if self._now.word in words:
-            self._at += 1
-            return True
-        return False
-
-    def _mark(self, mark: str) -> bool:
-        if self._now.kind == "mark" and self._now.text == mark:
-            self._at += 1
-            return True
-        return False
-
-    def _expect(self, mark: str) -> None:
-        if not self._mark(mark):
-            raise self._wrong(f"{mark!r} is missing")
-
-    def _wrong(self, problem: str) -> SqlError:
-        token = self._now
-        where = "at the end" if token.kind == "end" else f"at {token.text!r}, position {token.at}"
-        return SqlError(f"{problem} {where}")
-
-    def expect_end(self) -> None:
-        self._mark(";")
-        if self._now.kind != "end":
-            raise self._wrong("nothing more is expected")
 
     # -- the statement ---------------------------------------------------------------------------------
 
     def statement(self) -> Statement:
-        if not self._word("select"):
-            raise self._wrong("a statement begins with SELECT, not")
-        star, items, bare = False, [], None
-        if self._word("value"):
-            bare = (lambda context: context.document) if self._mark("*") else self.expression()
-        else:
-            while True:
-                if self._mark("*"):
-                    star = True
-                else:
-                    items.append(self._item())
-                if not self._mark(","):
-                    break
+        if not self.word("select"):
+            raise self.wrong("a statement begins with SELECT, not")
+        star, items, bare = self._selected()
         topic_filter = ""
-        if self._word("from"):
-            token = self._next()
-            if token.kind not in ("string", "quoted"):
+        if self.word("from"):
+            token = self.next()
+            if token.kind != "string":
                 raise SqlError(f"FROM takes a topic filter in quotes, not {token.text!r}")
             topic_filter = token.text
             problem = problem_with_filter(topic_filter)
             if problem is not None:
                 raise SqlError(f"FROM {problem}")
-        where = self.expression() if self._word("where") else None
+        where = self.expression() if self.word("where") else None
         self.expect_end()
-        return Statement(topic_filter, star, tuple(items), bare, where)
+        return Statement(topic_filter, Selection(star, items, bare, where))
+
+    def _query(self) -> Compiled:
+        """A nested SELECT, up to its closing parenthesis."""
+        self._not_in_first_version("a SELECT in a SELECT")
+        star, items, bare = self._selected()
+        if not self.word("from"):
+            raise self.wrong("a SELECT in a SELECT needs FROM and a field")
+        source = self._path()
+        where = self.expression() if self.word("where") else None
+        self.expect(")")
+        return query(Selection(star, items, bare, where), source)
+
+    def _selected(self) -> tuple[bool, tuple[Item, ...], Compiled | None]:
+        """``*``, the items and what VALUE takes."""
+        if self.word("value"):
+            return False, (), document if self.mark("*") else self.expression()
+        star, items = False, []
+        while True:
+            if self.mark("*"):
+                star = True
+            else:
+                items.append(self._item())
+            if not self.mark(","):
+                return star, tuple(items), None
 
     def _item(self) -> Item:
-        start = self._at
+        start = self.at
         value = self.expression()
-        if self._word("as"):
-            token = self._next()
-            if token.kind not in ("name", "quoted", "string") or token.word in _CLAUSES:
-                raise SqlError(f"AS takes a name, not {token.text!r}")
-            return Item(token.text, value)
+        if self.word("as"):
+            return Item(self._alias(), value)
         # Without AS the last name of a path, or the function's, is the name.
-        names = [one.text for one in self._tokens[start : self._at] if one.kind in ("name", "quoted")]
+        names = [one.text for one in self.tokens[start : self.at] if one.kind == "name"]
         if not names:
-            raise self._wrong("an item that is no field needs AS")
-        is_call = self._tokens[start + 1].text == "(" if self._at > start + 1 else False
-        return Item(names[0] if is_call else names[-1], value)
+            raise self.wrong("an item that is no field needs AS")
+        is_call = self.tokens[start + 1].text == "(" if self.at > start + 1 else False
+        return Item((names[0] if is_call else names[-1],), value)
+
+    def _alias(self) -> tuple[str, ...]:
+        path: list[str] = []
+        while not path or self.mark("."):
+            token = self.next()
+            if token.kind not in ("name", "string") or token.word in _CLAUSES:
+                raise SqlError(f"AS takes a name, not {token.text!r}")
+            path.append(token.text)
+        return tuple(path)
+
+    def _not_in_first_version(self, what: str) -> None:
+        if self._is_first:
+            raise SqlError(f"{what} needs awsIotSqlVersion 2016-03-23 or later, not {self._version}")
 
     # -- expressions -----------------------------------------------------------------------------------
 
@@ -313,349 +179,169 @@ class _Parser:
 
     def _or(self) -> Compiled:
         left = self._and()
-        while self._word("or"):
-            left = _either(left, self._and())
+        while self.word("or"):
+            left = logical(either, left, self._and())
         return left
 
     def _and(self) -> Compiled:
         left = self._not()
-        while self._word("and"):
-            left = _both(left, self._not())
+        while self.word("and"):
+            left = logical(both, left, self._not())
         return left
 
     def _not(self) -> Compiled:
         count = 0
-        while self._word("not"):
+        while self.word("not"):
             count += 1
         found = self._comparison()
-        return _negated(found) if count % 2 else found
+        return negated(found) if count % 2 else found
 
     def _comparison(self) -> Compiled:
         left = self._sum()
-        if self._now.kind == "mark" and self._now.text in _COMPARISONS:
-            compare = _COMPARISONS[self._next().text]
-            return _binary(compare, left, self._sum())
-        if self._word("in"):
-            return _binary(_is_in, left, self._sum())
-        if self._word("like"):
-            return _binary(_is_like, left, self._sum())
+        if self.now.kind == "mark" and self.now.text in COMPARISONS:
+            compare = COMPARISONS[self.next().text]
+            return binary(compare, left, self._sum())
+        if self.word("in"):
+            return binary(is_in, left, self._sum())
         return left
 
     def _sum(self) -> Compiled:
         left = self._product()
-        while self._now.kind == "mark" and self._now.text in ("+", "-", "||"):
-            left = _binary(_ARITHMETIC[self._next().text], left, self._product())
+        while self.now.kind == "mark" and self.now.text in ("+", "-"):
+            left = binary(ARITHMETIC[self.next().text], left, self._product())
         return left
 
     def _product(self) -> Compiled:
         left = self._unary()
-        while self._now.kind == "mark" and self._now.text in ("*", "/", "%"):
-            left = _binary(_ARITHMETIC[self._next().text], left, self._unary())
+        while self.now.kind == "mark" and self.now.text in ("*", "/", "%"):
+            left = binary(ARITHMETIC[self.next().text], left, self._unary())
         return left
 
     def _unary(self) -> Compiled:
         count = 0
-        while self._mark("-"):
+        while self.mark("-"):
             count += 1
         found = self._path()
-        return _binary(_ARITHMETIC["-"], _constant(0), found) if count % 2 else found
+        return binary(subtract, constant(0), found) if count % 2 else found
 
     def _path(self) -> Compiled:
         found = self._primary()
         while True:
-            if self._mark("."):
-                token = self._next()
-                if token.kind not in ("name", "quoted") or token.word in _CLAUSES:
-                    raise SqlError(f"a field's name is expected after the dot, not {token.text!r}")
-                found = _field(found, token.text)
-            elif self._mark("["):
-                index = self.expression()
-                self._expect("]")
-                found = _binary(get, found, index)
+            if self.mark("."):
+                token = self.next()
+                if token.kind != "name" or token.word in _CLAUSES:
+                    raise SqlError(f"a field's name is expected after the dot, not {token.text!r}; get() takes any")
+                found = self._field(found, token.text)
+            elif self.now.text == "[" and self.now.kind == "mark":
+                raise self.wrong("an element is get(array, index), there is none")
             else:
                 return found
 
+    def _field(self, of: Compiled, name: str) -> Compiled:
+        return field(of, name) if self._is_first else field_or_whole(of, name)
+
     def _primary(self) -> Compiled:
-        token = self._now
-        if self._word("case"):
+        token = self.now
+        if self.word("case"):
             return self._case()
-        if self._word("true", "false", "null"):
-            return _constant({"true": True, "false": False, "null": None}[token.word])
+        if self.word("true", "false", "null"):
+            return constant({"true": True, "false": False, "null": None}[token.word])
         if token.word:
-            raise self._wrong("a value is expected, not")
-        self._at += 1
+            raise self.wrong("a value is expected, not")
+        self.at += 1
         match token.kind:
             case "number":
-                return _constant(int(token.text) if token.text.isdigit() else float(token.text))
+                return constant(self._number(token.text))
             case "string":
-                return _constant(token.text)
-            case "name" if self._mark("("):
+                return constant(token.text)
+            case "name" if self.mark("("):
                 return self._call(token.text)
-            case "name" | "quoted":
-                return _field(_whole, token.text)
+            case "name":
+                return self._field(document, token.text)
         if token.text == "(":
+            if self.word("select"):
+                return self._query()
             found = self.expression()
-            self._expect(")")
+            self.expect(")")
             return found
         if token.text == "[":
-            return _array(self._list("]"))
+            self._not_in_first_version("an array written out")
+            return array_of(self._list("]"))
         if token.text == "{":
+            self._not_in_first_version("an object written out")
             return self._object()
-        self._at -= 1
-        raise self._wrong("a value is expected, not")
+        self.at -= 1
+        raise self.wrong("a value is expected, not")
+
+    def _number(self, text: str) -> Any:
+        try:
+            found = int(text) if text.isdigit() and len(text) <= DIGITS else DECIMALS.create_decimal(text)
+        except ArithmeticError:
+            raise SqlError(f"the number {text} is larger than a Decimal can be") from None
+        return found if self._is_first else whole(found)
 
     def _list(self, end: str) -> list[Compiled]:
         found: list[Compiled] = []
-        if self._mark(end):
+        if self.mark(end):
             return found
         while True:
             found.append(self.expression())
-            if self._mark(end):
+            if self.mark(end):
                 return found
-            self._expect(",")
+            self.expect(",")
 
     def _object(self) -> Compiled:
         members: list[tuple[str, Compiled]] = []
-        while not self._mark("}"):
-            token = self._next()
-            if token.kind not in ("string", "quoted", "name"):
+        while not self.mark("}"):
+            token = self.next()
+            if token.kind not in ("string", "name"):
                 raise SqlError(f"a member's name is expected, not {token.text!r}")
-            self._expect(":")
+            self.expect(":")
             members.append((token.text, self.expression()))
-            if not self._mark(","):
-                self._expect("}")
+            if not self.mark(","):
+                self.expect("}")
                 break
 
-        def build(context: Context) -> Any:
-            values = [(name, value(context)) for name, value in members]
-            return {name: value for name, value in values if value is not UNDEFINED}
-
-        return build
+        return object_of(members)
 
     def _case(self) -> Compiled:
-        subject = None if self._now.word == "when" else self.expression()
+        if self.now.word == "when":
+            # The reference has no CASE WHEN condition, and AWS told a reader that what follows WHEN is compared.
+            raise self.wrong("CASE takes a value, as in CASE (a > 1) WHEN true THEN ... END; there is none")
+        subject = self.expression()
         branches: list[tuple[Compiled, Compiled]] = []
-        while self._word("when"):
-            condition = self.expression()
-            if not self._word("then"):
-                raise self._wrong("THEN is missing")
-            value = self.expression()
-            branches.append((condition if subject is None else _binary(_equal, subject, condition), value))
-        otherwise = self.expression() if self._word("else") else _constant(UNDEFINED)
-        if not branches or not self._word("end"):
-            raise self._wrong("CASE needs WHEN ... THEN ... END;")
+        while self.word("when"):
+            wanted = self.expression()
+            if not self.word("then"):
+                raise self.wrong("THEN is missing")
+            branches.append((wanted, self.expression()))
+        otherwise = self.expression() if self.word("else") else constant(UNDEFINED)
+        if not branches or not self.word("end"):
+            raise self.wrong("CASE needs WHEN ... THEN ... END;")
 
-        def choose(context: Context) -> Any:
-            for condition, value in branches:
-                if condition(context) is True:
-                    return value(context)
-            return otherwise(context)
-
-        return choose
+        return chosen(subject, branches, otherwise)
 
     def _call(self, name: str) -> Compiled:
-        from simulator.cloud.iot_sql_functions import compile_call
-
-        if name.lower() == "encode" and self._mark("*"):
+        if name.lower() == "cast":
+            return self._cast()
+        if name.lower() == "encode" and self.mark("*"):
             # encode(*, 'base64') is of the payload's bytes, which need be no JSON.
             arguments: list[Compiled] = [lambda context: context.message.payload]
-            if self._mark(","):
+            if self.mark(","):
                 arguments += self._list(")")
             else:
-                self._expect(")")
-        elif self._mark("*"):
-            self._expect(")")
-            arguments = [_whole]
+                self.expect(")")
+        elif self.mark("*"):
+            self.expect(")")
+            arguments = [document]
         else:
             arguments = self._list(")")
-        return compile_call(name, arguments)
+        return compile_call(name, arguments, self._version)
 
-
-# -- values --------------------------------------------------------------------------------------------
-
-
-def _whole(context: Context) -> Any:
-    return context.document
-
-
-def _constant(value: Any) -> Compiled:
-    return lambda context: value
-
-
-def _field(of: Compiled, name: str) -> Compiled:
-    def read(context: Context) -> Any:
-        found = of(context)
-        return found.get(name, UNDEFINED) if isinstance(found, dict) else UNDEFINED
-
-    return read
-
-
-def _array(parts: Sequence[Compiled]) -> Compiled:
-    return lambda context: [value for value in (part(context) for part in parts) if value is not UNDEFINED]
-
-
-def get(of: Any, index: Any) -> Any:
-    """A member of an object, an element of an array or a character, counted from 0; else Undefined."""
-    if isinstance(of, dict) and isinstance(index, str):
-        return of.get(index, UNDEFINED)
-    if isinstance(of, list | str) and isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(of):
-        return of[index]
-    return UNDEFINED
-
-
-def _binary(work: Callable[[Any, Any], Any], left: Compiled, right: Compiled) -> Compiled:
-    def compute(context: Context) -> Any:
-        one, other = left(context), right(context)
-        return UNDEFINED if one is UNDEFINED or other is UNDEFINED else work(one, other)
-
-    return compute
-
-
-def _both(left: Compiled, right: Compiled) -> Compiled:
-    def compute(context: Context) -> Any:
-        one = to_boolean(left(context))
-        if one is False:
-            return False
-        other = to_boolean(right(context))
-        return other if one is True or other is False else UNDEFINED
-
-    return compute
-
-
-def _either(left: Compiled, right: Compiled) -> Compiled:
-    def compute(context: Context) -> Any:
-        one = to_boolean(left(context))
-        if one is True:
-            return True
-        other = to_boolean(right(context))
-        return other if one is False or other is True else UNDEFINED
-
-    return compute
-
-
-def _negated(of: Compiled) -> Compiled:
-    def compute(context: Context) -> Any:
-        value = to_boolean(of(context))
-        return UNDEFINED if value is UNDEFINED else not value
-
-    return compute
-
-
-def to_boolean(value: Any) -> Any:
-    """True, False or Undefined. Of strings only "true" and "false", in any case, are Booleans."""
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    return UNDEFINED
-
-
-def to_number(value: Any) -> Any:
-    """An int or float, also from a string that is one; else Undefined."""
-    if isinstance(value, bool) or value is None:
-        return UNDEFINED
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return UNDEFINED
-        if math.isfinite(number):
-            return int(value) if re.fullmatch(r"[+-]?\d+", value.strip()) else number
-    return UNDEFINED
-
-
-def to_text(value: Any) -> str:
-    """How a value stands in a string: ``undefined``, ``true``, JSON for arrays and objects."""
-    if isinstance(value, str):
-        return value
-    if value is UNDEFINED:
-        return "undefined"
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else orjson.dumps(value).decode()
-
-
-def _arithmetic(work: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def compute(one: Any, other: Any) -> Any:
-        left, right = to_number(one), to_number(other)
-        if left is UNDEFINED or right is UNDEFINED:
-            return UNDEFINED
-        try:
-            found = work(left, right)
-        except (ArithmeticError, ValueError):
-            return UNDEFINED
-        return found if isinstance(found, int) or math.isfinite(found) else UNDEFINED
-
-    return compute
-
-
-def _divide(one: Any, other: Any) -> Any:
-    found = one / other
-    return int(found) if isinstance(one, int) and isinstance(other, int) and one % other == 0 else found
-
-
-_numbers_added = _arithmetic(lambda one, other: one + other)
-
-
-def _add(one: Any, other: Any) -> Any:
-    """Either being a String, both are put together as strings."""
-    if isinstance(one, str) or isinstance(other, str):
-        return to_text(one) + to_text(other)
-    return _numbers_added(one, other)
-
-
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "+": _add,
-    "||": lambda one, other: to_text(one) + to_text(other),
-    "-": _arithmetic(lambda one, other: one - other),
-    "*": _arithmetic(lambda one, other: one * other),
-    "/": _arithmetic(_divide),
-    "%": _arithmetic(math.fmod),
-}
-
-
-def _equal(one: Any, other: Any) -> Any:
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if (isinstance(one, int | float) and isinstance(other, str)) or (
-        isinstance(one, str) and isinstance(other, int | float)
-    ):
-        left, right = to_number(one), to_number(other)
-        return left is not UNDEFINED and right is not UNDEFINED and left == right
-    return bool(one == other)
-
-
-def _ordered(work: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Any]:
-    def compare(one: Any, other: Any) -> Any:
-        if isinstance(one, str) and isinstance(other, str):
-            return work(one, other)
-        left, right = to_number(one), to_number(other)
-        return UNDEFINED if left is UNDEFINED or right is UNDEFINED else work(left, right)
-
-    return compare
-
-
-def _is_in(one: Any, others: Any) -> Any:
-    return any(_equal(one, other) for other in others) if isinstance(others, list) else UNDEFINED
-
-
-def _is_like(one: Any, pattern: Any) -> Any:
-    if not isinstance(one, str) or not isinstance(pattern, str):
-        return UNDEFINED
-    regex = "".join(".*" if part == "%" else "." if part == "_" else re.escape(part) for part in pattern)
-    return re.fullmatch(regex, one, re.DOTALL) is not None
-
-
-_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
-    "=": _equal,
-    "<>": lambda one, other: not _equal(one, other),
-    "!=": lambda one, other: not _equal(one, other),
-    "<": _ordered(lambda one, other: one < other),
-    "<=": _ordered(lambda one, other: one <= other),
-    ">": _ordered(lambda one, other: one > other),
-    ">=": _ordered(lambda one, other: one >= other),
-}
+    def _cast(self) -> Compiled:
+        value = self.expression()
+        if not self.word("as"):
+            raise self.wrong("cast takes cast(value as Type), and AS is missing")
+        kind = self.next().text
+        self.expect(")")
+        return compile_cast(value, kind, self._version)

@@ -1,0 +1,113 @@
+"""A load test on the terminal: where it is while it runs, and what it found."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+LINE_EVERY_S = 5.0
+LIMITS_SHOWN = 12
+
+
+class Progress:
+    """One redrawn line on a terminal, a line every few seconds elsewhere. All on stderr."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._at = 0.0
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, told: Mapping[str, Any]) -> None:
+        if self._live is not None:
+            self._live.update(Text(line_of(told), overflow="ellipsis", no_wrap=True))
+        elif time.monotonic() - self._at >= LINE_EVERY_S:
+            self._at = time.monotonic()
+            print(line_of(told), file=sys.stderr, flush=True)
+
+
+def line_of(told: Mapping[str, Any]) -> str:
+    """What a progress message says, in one line."""
+    parts = [
+        f"{told['seconds']:>5.0f} s",
+        f"{told['stage']}",
+        f"offered {told['offered_per_second']:,.6g}, accepted {told['accepted_per_second']:,.6g} {told['unit']}/s",
+    ]
+    if told["throttled_share"]:
+        parts.append(f"{told['throttled_share']:.1%} throttled")
+    if told["failed"]:
+        parts.append(f"{told['failed']:,} failed")
+    if told["p99_ms"] is not None:
+        parts.append(f"p99 {told['p99_ms']:,.0f} ms")
+    parts.append(f"generator {told['generator_cpu']:.0%} of a core")
+    return ", ".join(parts)
+
+
+def print_report(told: Mapping[str, Any], console: Console) -> None:
+    """The answer first, then the figures."""
+    verdict = told["verdict"]
+    console.print(Text(told["summary"], style="bold"))
+    console.print()
+    if told["limits"]:
+        console.print(_limits(told))
+    knee = told["knee"]
+    if knee is not None:
+        held = "nothing" if knee["held_per_second"] is None else f"{knee['held_per_second']:,.6g} {knee['unit']}/s"
+        console.print(f"knee: {held} held, {knee['broke_per_second']:,.6g} {knee['unit']}/s broke: {knee['reason']}")
+    for name, words in (("before_knee", "before the knee"), ("after_knee", "after it")):
+        one = told["latency_ms"][name]
+        if one["p50"] is not None:
+            console.print(f"latency {words}: p50 {one['p50']:,.4g} ms, p99 {one['p99']:,.4g} ms, from when it was due")
+    ledger = told["ledger"]
+    ends = [
+        f"{ledger[end]:,} {end}" for end in ("accepted", "throttled", "failed", "unsent", "unanswered") if ledger[end]
+    ]
+    console.print(f"{ledger['offered']:,} {told['run']['unit']} were due: {', '.join(ends) or 'none'}")
+    console.print(told["ceiling"]["text"])
+    for one in told["problems"][:5]:
+        console.print(Text(f"{one['count']:,} x {one['code']}: {one['message']}", overflow="fold"))
+    for check in verdict["checks"]:
+        mark = Text("passed " if check["passed"] else "FAILED ", style="green" if check["passed"] else "bold red")
+        console.print(mark + Text(f"{check['name']}: {check['text']}", style=""))
+
+
+def _limits(told: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("limit", "of"):
+        table.add_column(name, overflow="fold")
+    for name in ("published", "sustained", "ratio", "peak", "first throttle", "throttled"):
+        table.add_column(name, justify="right")
+    rows = sorted(told["limits"], key=lambda one: (not one["binding"], -(one["ratio"] or 0)))
+    for one in rows[:LIMITS_SHOWN]:
+        first = one["first_throttle_at_s"]
+        table.add_row(
+            one["name"],
+            one["resource"],
+            f"{one['published']:,.6g} {one['unit']}",
+            "-" if one["sustained"] is None else f"{one['sustained']:,.6g}",
+            "-" if one["ratio"] is None else f"{one['ratio']:.1%}",
+            f"{one['peak']:,.6g}",
+            "-" if first is None else f"{first:.0f} s",
+            f"{one['throttled']:,}",
+            style="bold yellow" if one["binding"] else "",
+        )
+    if len(rows) > LIMITS_SHOWN:
+        table.caption = f"and {len(rows) - LIMITS_SHOWN} more in report.json"
+    return table
