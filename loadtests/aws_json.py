@@ -69,7 +69,10 @@ class Endpoint:
             raise TargetError(f"cannot use {service}: {error} (AWS_REGION, AWS_PROFILE?)") from None
         if credentials is None:
             raise TargetError("no AWS credentials were found; set AWS_PROFILE, or run `aws configure`")
-        return cls(service, client.meta.region_name, client.meta.endpoint_url, credentials)
+        try:
+            return cls(service, client.meta.region_name, client.meta.endpoint_url, credentials)
+        except ValueError as error:
+            raise TargetError(f"cannot use {service}: {error}") from None
 
     def headers(self, operation: str, body: bytes) -> dict[str, str]:
         """Of a request signed with Signature Version 4."""

@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from botocore.utils import normalize_url_path
+
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -37,7 +39,7 @@ class Signer:
         self._host = host if default else f"{host}:{parts.port}"
         self._content_type, self._prefix = content_type, target_prefix
         self._head = (
-            f"POST\n{quote(self.path, safe='/~%')}\n\ncontent-type:{content_type}\nhost:{self._host}\nx-amz-date:"
+            f"POST\n{quote(normalize_url_path(self.path), safe='/~')}\n\ncontent-type:{content_type}\nhost:{self._host}\nx-amz-date:"
         )
 
     def headers(self, credentials: Any, operation: str, body: bytes, at_s: float) -> dict[str, str]:
