@@ -38,9 +38,8 @@ class Signer:
         default = parts.port in (None, _DEFAULT_PORTS.get(parts.scheme))
         self._host = host if default else f"{host}:{parts.port}"
         self._content_type, self._prefix = content_type, target_prefix
-        self._head = (
-            f"POST\n{quote(normalize_url_path(self.path), safe='/~')}\n\ncontent-type:{content_type}\nhost:{self._host}\nx-amz-date:"
-        )
+        path = quote(normalize_url_path(self.path), safe="/~")
+        self._head = f"POST\n{path}\n\ncontent-type:{content_type}\nhost:{self._host}\nx-amz-date:"
 
     def headers(self, credentials: Any, operation: str, body: bytes, at_s: float) -> dict[str, str]:
         """All headers of a request, signed ``at_s`` seconds since the epoch.

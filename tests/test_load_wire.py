@@ -112,9 +112,7 @@ def test_put_records_answers(results: list[tuple[str, str | None]]) -> None:
     # A fault names no shard.
     faults = sum(code == FAULT for _, code in results)
     assert sum(end.failed for end in ends.by_shard.values()) == ends.by_shard.get("", End()).failed == faults
-    assert ends.refused == [
-        message for message, (_, code) in zip(messages, results, strict=True) if code == THROTTLE
-    ]
+    assert ends.refused == [message for message, (_, code) in zip(messages, results, strict=True) if code == THROTTLE]
     assert sum(ends.problems.values()) == sum(throttled.values()) + faults
     assert {code for _, code, _ in ends.problems} == {code for _, code in results if code}
 
