@@ -28,6 +28,7 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 # The peers run in an environment of their own, so that what they require never changes ours.
+# numpy, typer and msgspec are for the telemetry, which async-kinesis makes as our generator does.
 $(VENV)/bench-installed: $(VENV)/installed
 	$(PYTHON) -m venv .bench/venv
 	.bench/venv/bin/python -m pip install --quiet 'ministack>=1.5,<2' 'moto[server]>=5.1,<6' 'amqtt>=0.11,<1' 'async-kinesis>=3.0,<4' 'numpy>=2.0,<3' 'typer>=0.15,<1' 'msgspec>=0.19,<1'

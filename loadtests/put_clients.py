@@ -37,7 +37,6 @@ class Offered:
     """What one client did: ``cpu_s`` is of its process and of the children that it waited for."""
 
     accepted: int
-    calls: int
     cpu_s: float
     wall_s: float
     versions: dict[str, str]
@@ -49,9 +48,9 @@ class Stopwatch:
     def __init__(self) -> None:
         self._cpu_s, self._wall_s = cpu_s(), time.perf_counter()
 
-    def stop(self, accepted: int, calls: int, *packages: str) -> Offered:
+    def stop(self, accepted: int, *packages: str) -> Offered:
         used = cpu_s() - self._cpu_s, time.perf_counter() - self._wall_s
-        return Offered(accepted, calls, *used, {name: version(name) for name in packages})
+        return Offered(accepted, *used, {name: version(name) for name in packages})
 
 
 def cpu_s() -> float:
@@ -97,7 +96,7 @@ def as_generator(url: str, stream: str, records: int) -> Offered:
     before = until(RECORDS_A_CALL)
     watch = Stopwatch()
     done = until(before + records) - before
-    offered = watch.stop(done, done // RECORDS_A_CALL, "alleycat", "locust", "gevent", "geventhttpclient", "msgspec")
+    offered = watch.stop(done, "alleycat", "locust", "gevent", "geventhttpclient", "msgspec")
     lane.set(1, 0.0, 1, 0.0)
     runner.quit()
     generator.close()
@@ -119,9 +118,8 @@ def as_boto3(url: str, stream: str, records: int) -> Offered:
 
     call()
     watch = Stopwatch()
-    calls = records // RECORDS_A_CALL
-    accepted = sum(call() for _ in range(calls))
-    return watch.stop(accepted, calls, "boto3", "botocore")
+    accepted = sum(call() for _ in range(records // RECORDS_A_CALL))
+    return watch.stop(accepted, "boto3", "botocore")
 
 
 def as_async_kinesis(url: str, stream: str, records: int) -> Offered:
@@ -138,13 +136,12 @@ async def _async_kinesis(url: str, stream: str, records: int) -> Offered:
         def serialize(self, item: bytes) -> bytes:
             return item
 
-    accepted = calls = 0
+    accepted = 0
 
     class Counting(Producer):  # type: ignore[misc, unused-ignore]
         async def process_result(self, result: Any, items: Any) -> None:
-            nonlocal accepted, calls
+            nonlocal accepted
             accepted += len(items) - result["FailedRecordCount"]
-            calls += 1
             await super().process_result(result, items)
 
     messages = telemetry()
@@ -166,11 +163,11 @@ async def _async_kinesis(url: str, stream: str, records: int) -> Offered:
             await producer.flush()
 
         await call()
-        accepted = calls = 0
+        accepted = 0
         watch = Stopwatch()
         for _ in range(records // RECORDS_A_CALL):
             await call()
-        return watch.stop(accepted, calls, "async-kinesis", "aiobotocore", "botocore")
+        return watch.stop(accepted, "async-kinesis", "aiobotocore", "botocore")
 
 
 ROLES: dict[str, Callable[[str, str, int], Offered]] = {
