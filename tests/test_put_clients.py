@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ def offer(cloud: CloudProcess, role: str, stream: str, records: int) -> dict[str
         text=True,
         cwd=ROOT,
         timeout=120,
-        env={**os.environ, **environment(cloud.endpoint_url)},
+        env=environment(cloud.endpoint_url),
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -83,15 +82,15 @@ def test_a_client_that_cannot_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -
 
     def run(role: str, server: Peer, stream: str) -> dict[str, Any]:
         ran.append(role)
-        if role == "async-kinesis":
+        if role.startswith("async-kinesis"):
             raise RuntimeError("it is missing")
         return {"accepted": 1000, "cpu_s": 0.5, "wall_s": 2.0, "versions": {"a": "1", "b": "2"}}
 
     monkeypatch.setattr(generator_bench, "run", run)
     monkeypatch.setattr(generator_bench, "ROUNDS", 2)
     found = rounds(Peer("none", "127.0.0.1", 1), lambda operation, **members: asked.append(operation))
-    assert ran == ["generator", "boto3", "async-kinesis", "generator", "boto3"]
+    assert ran == [*generator_bench.RECORDS, "generator", "boto3"]
     assert found["boto3"] == Rates([2000.0, 2000.0], [500.0, 500.0], "", "a 1, b 2")
     assert found["async-kinesis"] == Rates(failed="it is missing")
     # Every stream is deleted, also that of a client that failed.
-    assert asked == ["CreateStream", "DeleteStream"] * 5
+    assert asked == ["CreateStream", "DeleteStream"] * len(ran)
