@@ -93,7 +93,7 @@ def as_generator(url: str, stream: str, records: int) -> Offered:
             gevent.sleep(0.02)
         return done
 
-    lane.set(0, 2e6, RECORDS_A_CALL, 0.0)
+    lane.set(0, 1e6, RECORDS_A_CALL, 0.0)
     before = until(RECORDS_A_CALL)
     watch = Stopwatch()
     done = until(before + records) - before
