@@ -91,7 +91,7 @@ def compare(
     if as_json:
         print(json.dumps(found.to_json(), ensure_ascii=False))
     else:
-        comparing.render(found, Console())
+        comparing.render(found, _console())
     raise typer.Exit(0 if found.passed else EXIT_FAILED)
 
 
@@ -215,12 +215,18 @@ def _follow(
     if as_json:
         print(json.dumps(ended.report, ensure_ascii=False))
     else:
-        print_report(ended.report, Console())
+        print_report(ended.report, _console())
     if out is not None:
         print(f"report: {out / 'report.html'}", file=sys.stderr)
     if ended.interrupted:
         return EXIT_INTERRUPTED
     return 0 if ended.report["verdict"]["passed"] else EXIT_FAILED
+
+
+def _console() -> Console:
+    """As wide as the terminal; a pipe or a file gets room for long names."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
 
 
 def _arguments(

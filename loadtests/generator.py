@@ -26,6 +26,8 @@ from loadtests.settings import LoadSettings
 from simulator.race import FIRST_RACER_ID
 
 T = TypeVar("T")
+BACKLOG_S = 0.25
+"""What waits for longer when the load changes is given up: it belongs to a load that is over."""
 
 
 class Lane:
@@ -44,18 +46,17 @@ class Lane:
         """Users that take from this lane."""
 
     def set(self, stage: int, rate: float, batch: int, offset: float) -> None:
-        """Offer ``rate`` units a second from now on. A new stage gives up what still waited in the old one."""
-        now, old = time.time(), self._schedule.stage
+        """Offer ``rate`` units a second from now on. A new stage gives up the old one's backlog, and counts it."""
+        now = time.time()
+        self._put_due(now)
+        if stage != self._schedule.stage:
+            # What fell due just now only waits for its turn.
+            while not self._queue.empty() and self._queue.peek().due_at < now - BACKLOG_S:
+                given_up = self._queue.get()
+                self._meter.gave_up(given_up.stage, self.operation, now, given_up.number)
         self.batch = batch
         self._schedule.offset = offset
-        unsent = float(self._schedule.set(stage, rate, batch, now))
-        if unsent:
-            self._meter.due(old, self.operation, now, unsent)
-        if stage != old:
-            while not self._queue.empty():
-                unsent += self._queue.get().number
-        if unsent:
-            self._meter.gave_up(old, self.operation, now, unsent)
+        self._schedule.set(stage, rate, batch, now)
         self._changed.set()
 
     def take(self) -> Arrival:
@@ -74,14 +75,15 @@ class Lane:
     def _dispatch(self) -> None:
         while True:
             now = time.time()
-            due = self._schedule.due()
-            while due <= now:
-                arrival = self._schedule.take()
-                self._meter.due(arrival.stage, self.operation, arrival.due_at, arrival.number)
-                self._queue.put(arrival)
-                due = self._schedule.due()
+            self._put_due(now)
             self._changed.clear()
-            self._changed.wait(timeout=min(due - now, 3600.0))
+            self._changed.wait(timeout=min(self._schedule.due() - now, 3600.0))
+
+    def _put_due(self, now: float) -> None:
+        while self._schedule.due() <= now:
+            arrival = self._schedule.take()
+            self._meter.due(arrival.stage, self.operation, arrival.due_at, arrival.number)
+            self._queue.put(arrival)
 
 
 @dataclass

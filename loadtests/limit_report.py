@@ -442,10 +442,14 @@ def _summary(
     if outcome == "incomplete":
         return f"The test is incomplete: {record.incomplete[0] if record.incomplete else record.fatal}"
     if outcome in ("generator", "target"):
-        refused = " Some of it was refused, but" if total.refused else ""
+        if not total.refused:
+            return (
+                f"No limit was found: {best:,.6g} {unit}/s held and nothing was refused; beyond that the {outcome} was "
+                f"the bottleneck. {ceiling['text']}."
+            )
         return (
-            f"No limit of the service is named:{refused} the {outcome} was the bottleneck. {ceiling['text']}. "
-            f"What held was {best:,.6g} {unit}/s."
+            f"No limit is named: some of the load was refused, but the {outcome} was the bottleneck, so the figures are "
+            f"not the service's. {ceiling['text']}."
         )
     if outcome == "limit":
         return _limit_sentence([one for one in limits if one["binding"]], limits, knee, unit)

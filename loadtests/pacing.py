@@ -2,7 +2,7 @@
 
 A :class:`Schedule` is one process's share of a rate. Its arrivals are evenly spaced, or a Poisson process; users
 take the next one, wait until it is due, and send. When all users are busy arrivals wait, their due times do not
-move, and the latency of what is sent late says so. What still waits when the load changes is given up and counted.
+move, and the latency of what is sent late says so.
 """
 
 from __future__ import annotations
@@ -35,26 +35,18 @@ class Schedule:
         self.batch = 1
         self._next = math.inf
 
-    def set(self, stage: int, rate: float, batch: int, now: float) -> int:
-        """From ``now`` on ``rate`` units a second in requests of ``batch``. Returns the units that were due, not taken.
+    def set(self, stage: int, rate: float, batch: int, now: float) -> None:
+        """From ``now`` on ``rate`` units a second in requests of ``batch``. Take what is due before.
 
         A change of rate within a stage keeps the pace: the time to the next arrival shrinks or stretches with it.
         """
         if batch < 1 or rate < 0:
             raise ValueError(f"a schedule needs a batch of 1 or more and a rate of 0 or more, got {batch} and {rate}")
-        unsent = 0
-        same = stage == self.stage
-        if not same:
-            unsent = self.waiting(now) * self.batch
-        left = (self._next - now) * self.rate / self.batch if same and self.rate > 0 else None
+        same = stage == self.stage and self.rate > 0
+        # As a part of the time between two arrivals, so that a ramp of many small changes does not restart the wait.
+        left = min((self._next - now) * self.rate / self.batch, 1.0) if same else self.offset
         self.stage, self.rate, self.batch = stage, rate, batch
-        if rate <= 0:
-            self._next = math.inf
-        elif left is not None and left <= 0:
-            pass  # What is overdue stays due when it was.
-        else:
-            self._next = now + (self.offset if left is None else min(left, 1.0)) * batch / rate
-        return unsent
+        self._next = now + max(left, 0.0) * batch / rate if rate > 0 else math.inf
 
     def due(self) -> float:
         """When the next arrival is due; ``inf`` without a load."""
@@ -65,12 +57,6 @@ class Schedule:
         taken = Arrival(self._next, self.stage, self.batch)
         self._next += self._gap()
         return taken
-
-    def waiting(self, now: float) -> int:
-        """How many arrivals are due and not taken."""
-        if self.rate <= 0 or self._next > now:
-            return 0
-        return int((now - self._next) * self.rate / self.batch) + 1
 
     def _gap(self) -> float:
         mean = self.batch / self.rate

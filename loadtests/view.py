@@ -88,20 +88,24 @@ def print_report(told: Mapping[str, Any], console: Console) -> None:
         console.print(mark + Text(f"{check['name']}: {check['text']}", style=""))
 
 
+def short_name(limit: str) -> str:
+    """``kinesis.shard.write.records_per_second`` as ``write records/s``: the resource is named beside it."""
+    words = limit.replace("_per_second", "/s").split(".")[2:]
+    return " ".join(words).replace("_", " ")
+
+
 def _limits(told: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("limit", "of"):
-        table.add_column(name, overflow="fold")
+    table.add_column("limit", overflow="fold")
     for name in ("published", "sustained", "ratio", "peak", "first throttle", "throttled"):
         table.add_column(name, justify="right")
     rows = sorted(told["limits"], key=lambda one: (not one["binding"], -(one["ratio"] or 0)))
     for one in rows[:LIMITS_SHOWN]:
         first = one["first_throttle_at_s"]
         table.add_row(
-            one["name"],
-            one["resource"],
-            f"{one['published']:,.6g} {one['unit']}",
-            "-" if one["sustained"] is None else f"{one['sustained']:,.6g}",
+            f"{one['resource']} {short_name(one['name'])}",
+            f"{one['published']:,.7g}",
+            "-" if one["sustained"] is None else f"{one['sustained']:,.7g}",
             "-" if one["ratio"] is None else f"{one['ratio']:.1%}",
             f"{one['peak']:,.6g}",
             "-" if first is None else f"{first:.0f} s",

@@ -27,6 +27,7 @@ import copy
 import logging
 import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -401,6 +402,9 @@ def reset() -> None:
 
 def scaling_policies() -> list[ScalingPolicy]:
     """What clients have registered with Application Auto Scaling for tables and global indexes."""
+    if "moto.applicationautoscaling.models" not in sys.modules:
+        # Nobody has asked for that service yet. Importing it would hold up every answer for half a second.
+        return []
     from moto.applicationautoscaling.models import applicationautoscaling_backends
 
     found = []
