@@ -28,9 +28,10 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 # The peers run in an environment of their own, so that what they require never changes ours.
+# numpy, typer and msgspec are for the telemetry, which async-kinesis makes as our generator does.
 $(VENV)/bench-installed: $(VENV)/installed
 	$(PYTHON) -m venv .bench/venv
-	.bench/venv/bin/python -m pip install --quiet 'ministack>=1.5,<2' 'moto[server]>=5.1,<6' 'amqtt>=0.11,<1'
+	.bench/venv/bin/python -m pip install --quiet 'ministack>=1.5,<2' 'moto[server]>=5.1,<6' 'amqtt>=0.11,<1' 'async-kinesis>=3.0,<4' 'numpy>=2.0,<3' 'typer>=0.15,<1' 'msgspec>=0.19,<1'
 	@if command -v npm >/dev/null; then npm install --silent --no-audit --no-fund --no-package-lock --prefix .bench/node kinesalite@3 >/dev/null 2>&1 || echo "kinesalite could not be installed; it is left out"; fi
 	@touch $@
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.bike_bench import bench_bikes, bench_fleet, bench_race
+from loadtests.generator_bench import bench_generators
 from loadtests.limit_cost import dynamodb_cost, kinesis_cost
 from loadtests.mqtt_bench import bench_brokers
 from loadtests.peers import Peer, alleycat, installed, peer
@@ -34,6 +35,7 @@ LEVELS = (10_000, 300_000, 3_000_000)
 ROUND_CALLS = 10
 STREAM = "bench"
 ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("local", "limits", "producers", "generator", "mqtt", "servers")
 
 
 class Wire:
@@ -303,7 +305,7 @@ def versions() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds to fill a server to a level")
-    parser.add_argument("--only", choices=("servers", "producers", "local", "limits", "mqtt"), help="run a part")
+    parser.add_argument("--only", choices=PARTS, help="run a part")
     parser.add_argument("--role", choices=("boto3", "ordered", "unordered"), help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -319,6 +321,8 @@ def main() -> None:
         bench_limits()
     if options.only in (None, "producers"):
         bench_producers()
+    if options.only in (None, "generator"):
+        bench_generators(lambda server: Wire(server).ask)
     if options.only in (None, "mqtt"):
         bench_brokers()
         bench_bikes()

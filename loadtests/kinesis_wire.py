@@ -12,10 +12,9 @@ from producers.put_records import shard_of
 from producers.retry import Meaning, meaning_of_entry
 
 
-class _Entry(msgspec.Struct, gc=False, omit_defaults=True):
-    Data: bytes
-    PartitionKey: str
-    ExplicitHashKey: str | None = None
+class _Call(msgspec.Struct, gc=False):
+    StreamName: str
+    Records: Sequence[Message]
 
 
 class _Result(msgspec.Struct, gc=False):
@@ -48,13 +47,12 @@ _decode_one = msgspec.json.Decoder(_Result).decode
 
 def encode(stream: str, messages: Sequence[Message]) -> bytes:
     """The body of a PutRecords request."""
-    head = b'{"StreamName":' + _encode(stream) + b',"Records":'
-    return b"".join((head, _encode([_Entry(*message) for message in messages]), b"}"))
+    return _encode(_Call(stream, messages))
 
 
 def encode_one(stream: str, message: Message) -> bytes:
     """The body of a PutRecord request."""
-    return b'{"StreamName":' + _encode(stream) + b"," + _encode(_Entry(*message))[1:]
+    return b'{"StreamName":' + _encode(stream) + b"," + _encode(message)[1:]
 
 
 @dataclass(slots=True)
@@ -95,13 +93,17 @@ def read(body: bytes, messages: Sequence[Message]) -> Ends:
     if len(answer.Records) != len(messages):
         raise ValueError(f"{len(messages)} records were sent, the answer tells of {len(answer.Records)}")
     ends = Ends()
+    by_shard = ends.by_shard
     for result, message in zip(answer.Records, messages, strict=True):
-        if result.ErrorCode is None:
-            end = ends.of(result.ShardId or "")
+        shard = result.ShardId or ""
+        if result.ErrorCode is not None:
+            _refuse(ends, result.ErrorCode, result.ErrorMessage or "", message)
+        elif shard in by_shard:
+            end = by_shard[shard]
             end.accepted += 1
             end.size_bytes += len(message.data) + len(message.partition_key)
-            continue
-        _refuse(ends, result.ErrorCode, result.ErrorMessage or "", message)
+        else:
+            by_shard[shard] = End(1, 0, 0, len(message.data) + len(message.partition_key))
     return ends
 
 

@@ -8,26 +8,29 @@ share (by explicit hash keys), ``racer`` and ``random`` fall as they fall, ``zip
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from simulator.flags import UsageError
-from simulator.race import FIRST_RACER_ID, Race, plan_race
+from simulator.race import FIRST_RACER_ID, plan_race
 
 RACE_SECONDS = 300
 KEYS = "even, racer, random or zipf:S (S from 0.1 to 5)"
 HASH_KEYS = 2**128
 
 
-class Message(NamedTuple):
-    """One record to be: its data, its partition key, and a hash key where the key alone should not decide."""
+class Message(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="pascal"):
+    """One record to be: its data, its partition key, and a hash key where the key alone should not decide.
+
+    Encodes as an entry of PutRecords, so that a call costs no second object a record.
+    """
 
     data: bytes
     partition_key: str
-    explicit_hash_key: str | None
+    explicit_hash_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +80,65 @@ class Messages:
         self._rng = np.random.default_rng([seed, first_racer])
         self._hash_keys = itertools.cycle(hash_keys or (str(HASH_KEYS // 2),))
         self._where = (start_ms, racers, first_racer, seed)
-        self._plain = self._rides()
-        self._records = self._gathered() if record_bytes else self._plain
+        self._ids = [str(first_racer + index) for index in range(racers)]
+        self._shares = zipf_shares(racers, self._key.exponent)
+        self._seconds = self._records()
+        self._second: list[Message] = []
+        self._taken = 0
 
     def take(self, number: int) -> list[Message]:
         """The next ``number`` records."""
-        return list(itertools.islice(self._records, number))
+        found: list[Message] = []
+        while (missing := number - len(found)) > 0:
+            if self._taken == len(self._second):
+                self._second, self._taken = next(self._seconds), 0
+            part = self._second[self._taken : self._taken + missing]
+            self._taken += len(part)
+            found = found + part if found else part
+        return found
 
-    def _rides(self) -> Iterator[Message]:
+    def _records(self) -> Iterator[list[Message]]:
+        """Records, by the second in which they are complete.
+
+        Whole seconds at a time: what is done once a record in Python bounds what a core can offer.
+        """
+        spoken = map(self._spoken, self._rides())
+        for data, keys in self._gathered(spoken) if self._record_bytes else spoken:
+            if self._key.kind == "even":
+                yield list(map(Message, data, keys, self._hash_keys))
+            else:
+                yield list(map(Message, data, keys))
+
+    def _spoken(self, messages: list[bytes]) -> tuple[list[bytes], list[str]]:
+        """One second's messages as they are sent, with their partition keys."""
+        if self._key.kind == "random":
+            return messages, list(map(str, self._rng.integers(0, 2**63, len(messages)).tolist()))
+        if self._key.kind == "zipf":
+            # The loud riders speak more often; what they say is still their own.
+            chosen = self._rng.choice(len(messages), len(messages), p=self._shares).tolist()
+            return [messages[index] for index in chosen], [self._ids[index] for index in chosen]
+        return messages, self._ids
+
+    def _gathered(self, spoken: Iterable[tuple[list[bytes], list[str]]]) -> Iterator[tuple[list[bytes], list[str]]]:
+        """Messages gathered into records of ``record_bytes`` or just above; each has its first message's key."""
+        parts: list[bytes] = []
+        size, first_key = 0, ""
+        for messages, message_keys in spoken:
+            data: list[bytes] = []
+            keys: list[str] = []
+            for message, key in zip(messages, message_keys, strict=True):
+                if not parts:
+                    first_key = key
+                parts.append(message)
+                size += len(message) + 1
+                if size > self._record_bytes:
+                    data.append(b"[" + b",".join(parts) + b"]")
+                    keys.append(first_key)
+                    parts, size = [], 0
+            yield data, keys
+
+    def _rides(self) -> Iterator[list[bytes]]:
+        """The messages of each second of race after race."""
         start_ms, racers, first_racer, seed = self._where
         for race_index in itertools.count():
             race = plan_race(
@@ -96,31 +150,7 @@ class Messages:
                 first_racer_id=first_racer,
             )
             for second in range(1, RACE_SECONDS + 1):
-                yield from self._keyed(race, race.messages(second))
-
-    def _keyed(self, race: Race, messages: list[bytes]) -> Iterator[Message]:
-        """One second's messages with their keys."""
-        ids = [str(racer_id) for racer_id in race.racer_ids.tolist()]
-        if self._key.kind == "even":
-            return (Message(data, key, hash_key) for data, key, hash_key in zip(messages, ids, self._hash_keys))  # noqa: B905 - the last is endless
-        if self._key.kind == "random":
-            keys = self._rng.integers(0, 2**63, len(messages)).tolist()
-            return (Message(data, str(key), None) for data, key in zip(messages, keys, strict=True))
-        if self._key.kind == "zipf":
-            # The loud riders speak more often; what they say is still their own.
-            chosen = self._rng.choice(len(ids), len(ids), p=zipf_shares(len(ids), self._key.exponent)).tolist()
-            return (Message(messages[index], ids[index], None) for index in chosen)
-        return (Message(data, key, None) for data, key in zip(messages, ids, strict=True))
-
-    def _gathered(self) -> Iterator[Message]:
-        while True:
-            first = next(self._plain)
-            parts, size = [first.data], len(first.data)
-            while size < self._record_bytes:
-                one = next(self._plain)
-                parts.append(one.data)
-                size += len(one.data) + 1
-            yield Message(b"[" + b",".join(parts) + b"]", first.partition_key, first.explicit_hash_key)
+                yield race.messages(second)
 
 
 def zipf_shares(number: int, exponent: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
