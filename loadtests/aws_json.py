@@ -12,6 +12,7 @@ from http.client import HTTPException
 from typing import Any, NamedTuple, Self
 
 import botocore.session
+import gevent
 import msgspec
 from botocore.exceptions import BotoCoreError
 from geventhttpclient import HTTPClient
@@ -83,7 +84,7 @@ class Caller:
     """One user's connection to an :class:`Endpoint`."""
 
     def __init__(self, endpoint: Endpoint, timeout_s: float = 10.0) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self._timeout_s = endpoint, timeout_s
         self._http = HTTPClient.from_url(
             endpoint.url,
             concurrency=1,
@@ -95,8 +96,10 @@ class Caller:
     def call(self, operation: str, body: bytes) -> Answer:
         """Never raises for what the other side does."""
         try:
-            response = self._http.post(self._endpoint.path, body, self._endpoint.headers(operation, body))
-            data = bytes(response.read())
+            # The library's own timeout is of each read: an answer that trickles in would never be late.
+            with gevent.Timeout(self._timeout_s, TimeoutError("timed out")):
+                response = self._http.post(self._endpoint.path, body, self._endpoint.headers(operation, body))
+                data = bytes(response.read())
             status = response.status_code
         except (OSError, BotoCoreError, ValueError, EOFError, HTTPException) as error:
             return Answer(0, b"", NO_ANSWER, f"{self._endpoint.url}: {error or type(error).__name__}")

@@ -145,6 +145,10 @@ def test_what_is_missing_is_said(bare: pytest.MonkeyPatch) -> None:
 # -- a server of our own -------------------------------------------------------------------------------
 
 
+TRICKLE = b"trickle:"
+"""Begins an answer that is sent a byte at a time, 20 a second."""
+
+
 class Server:
     """Answers each request with the next of its answers, byte for byte; None is no answer at all.
 
@@ -194,6 +198,12 @@ class Server:
         answer = self._answers.pop(0)
         if answer is None:
             self._over.wait(10)
+            return False
+        if answer.startswith(TRICKLE):
+            with contextlib.suppress(OSError):
+                for byte in answer.removeprefix(TRICKLE):
+                    connection.sendall(bytes([byte]))
+                    self._over.wait(0.05)
             return False
         connection.sendall(answer)
         return answer.startswith(b"HTTP/1.1 ") and b"\r\nKeep: yes\r\n" in answer
@@ -324,13 +334,37 @@ def test_nobody_listens() -> None:
 
 
 def test_no_answer_in_time() -> None:
-    with Server(None, http(200, b"late")) as server, calling(server.url, timeout_s=0.2) as caller:
+    with Server(None, http(200, b"late")) as server, calling(server.url, timeout_s=1.0) as caller:
         began = time.monotonic()
         told = caller.call("PutRecords", b"{}")
         assert (told.status, told.code) == (0, NO_ANSWER)
         assert "timed out" in told.message
         assert time.monotonic() - began < 8
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("length", [50, 400])
+def test_an_answer_that_trickles_in(length: int) -> None:
+    """Something arrives well within every read's timeout, the answer would take 5 s and more."""
+    answer = TRICKLE + http(200, b"x" * length, "Filler: " + "y" * 50)
+    with Server(answer, http(200, b"{}")) as server, calling(server.url, timeout_s=0.4) as caller:
+        told = caller.call("PutRecords", b"{}")
+        assert (told.status, told.code) == (0, NO_ANSWER)
+        assert "timed out" in told.message
+        # The connection of an answer that was given up is not used again.
+        with calling(server.url) as patient:
+            assert patient.call("PutRecords", b"{}") == Answer(200, b"{}", "", "")
+
+
+def test_a_request_that_nobody_reads() -> None:
+    """More than the sockets' buffers hold: sending it stops, and the connection is free for the next call."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with calling(url, timeout_s=0.4) as caller:
+            for _ in range(2):
+                told = caller.call("PutRecords", b"x" * 50_000_000)
+                assert (told.status, told.code) == (0, NO_ANSWER)
+                assert "timed out" in told.message
 
 
 def test_a_connection_that_was_closed_meanwhile_is_opened_again() -> None:
