@@ -40,6 +40,12 @@ class Unacknowledged(Generic[T]):
         found = self._messages.pop(packet_id, None)
         return None if found is None else found[1]
 
+    def is_due(self, now: float) -> bool:
+        """Whether :meth:`expire` would give up anything."""
+        for sent_at, _ in self._messages.values():
+            return sent_at + self.timeout_s <= now
+        return False
+
     def expire(self, now: float) -> list[tuple[int, T]]:
         """Give up what was published ``timeout_s`` ago or before: packet ids and messages."""
         expired = []
