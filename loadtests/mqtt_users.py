@@ -20,8 +20,10 @@ import itertools
 import math
 import random
 import secrets
+import socket
 import ssl
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import gevent
@@ -30,6 +32,7 @@ import gevent.socket
 import paho.mqtt.client as paho
 from locust import task
 from locust.contrib.mqtt import MqttClient, MqttUser
+from locust.exception import StopUser
 from locust.stats import bucket_response_time
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
@@ -37,6 +40,7 @@ from loadtests.generator import Generator, Lane
 from loadtests.locust_statistics import fire, log_failures, log_many
 from loadtests.pacing import Arrival
 from loadtests.unacknowledged import Unacknowledged
+from producers.errors import ConfigurationError
 from producers.mqtt_settings import Broker, TlsSettings
 from producers.retry import Backoff
 from simulator.cloud import limits
@@ -52,8 +56,8 @@ ACCOUNT = "IoT Core"
 KEEP_ALIVE_S = int(limits.IOT_KEEP_ALIVE_MIN_SECONDS)
 CONNECT_PAUSE_S = 1 / limits.IOT_CLIENT_CONNECTS.value
 """A client id may connect once a second."""
-_TICK_S = 0.05
-_SWEEP_TICKS, _MISC_TICKS = 2, 20
+_TICK_S = 0.02
+_SWEEP_TICKS, _MISC_TICKS = 5, 50
 _READ_BYTES = 65_536
 _NO_PUBACK = (
     f"no PUBACK within {ACK_TIMEOUT_S:g} s: IoT Core discards what is over a connection's "
@@ -105,6 +109,8 @@ class BikerClient(MqttClient):
         self.on_socket_close = self._unwatch
         self._watcher: Any = None
         self._buffer, self._at, self._is_drained = b"", 0, False
+        self.late_pubacks = 0
+        """PUBACKs of messages that had been given up."""
         self._is_plain = self.transport == "tcp"
 
     def connect_async(self, host: str, port: int = 1883, *_: Any, **__: Any) -> None:
@@ -154,8 +160,15 @@ class BikerClient(MqttClient):
         self._at = start + bufsize
         return self._buffer[start : self._at]
 
+    def _handle_pubackcomp(self, cmd: Any) -> MQTTErrorCode:
+        if int.from_bytes(self._in_packet["packet"][:2], "big") not in self._out_messages:
+            self.late_pubacks += 1
+        return super()._handle_pubackcomp(cmd)
+
     def _watch(self, client: Any, userdata: Any, sock: Any) -> None:
         self._buffer, self._at = b"", 0
+        # A discarded message is not answered, and the next one would wait 40 ms for TCP's delayed acknowledgement.
+        getattr(sock, "_socket", sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._watcher = gevent.get_hub().loop.io(sock.fileno(), 1)
         self._watcher.start(self.read)
 
@@ -163,6 +176,21 @@ class BikerClient(MqttClient):
         if self._watcher is not None:
             self._watcher.close()
             self._watcher = None
+
+
+def _broker_of(extra: Mapping[str, str]) -> tuple[Broker, ssl.SSLContext | None]:
+    """:raises ConfigurationError: for an address or TLS files that cannot be used."""
+    if "mqtt_url" not in extra:
+        raise ConfigurationError("bikers need the address of an MQTT broker, and this target has none")
+    broker = Broker.of(extra["mqtt_url"])
+    if not broker.tls:
+        return broker, None
+    tls = TlsSettings(extra.get("ca"), extra.get("cert"), extra.get("key"))
+    tls.check()
+    context = tls.context(broker)
+    # gevent's sockets, also when the settings were imported before gevent took the place of the standard library's.
+    context.sslsocket_class = ssl.SSLSocket
+    return broker, context
 
 
 class Bikes:
@@ -173,15 +201,14 @@ class Bikes:
     """
 
     def __init__(self, environment: Any, generator: Generator) -> None:
-        """:raises ProducerError: for an address or TLS files that cannot be used."""
-        extra = generator.resources.extra
-        self.broker = Broker.of(extra["mqtt_url"])
-        self.tls_context = None
-        if self.broker.tls:
-            tls = TlsSettings(extra.get("ca"), extra.get("cert"), extra.get("key"))
-            tls.check()
-            self.tls_context = tls.context(self.broker)
-            self.tls_context.sslsocket_class = ssl.SSLSocket
+        self.broker: Broker | None = None
+        self.tls_context: ssl.SSLContext | None = None
+        self.problem = ""
+        """Why there is no broker, when an address or a TLS file cannot be used."""
+        try:
+            self.broker, self.tls_context = _broker_of(generator.resources.extra)
+        except ConfigurationError as error:
+            self.problem = str(error)
         self.up = 0
         """Connections that can publish now."""
         self.ended: list[End] = []
@@ -268,10 +295,10 @@ class BikerUser(MqttUser):
     def __init__(self, environment: Any) -> None:
         self.generator: Generator = environment.alleycat
         self.bikes = self.generator.shared("bikes", lambda: Bikes(environment, self.generator))
-        broker = self.bikes.broker
-        self.host, self.port = broker.host, broker.port
-        self.transport = "websockets" if broker.websocket else "tcp"
-        self.ws_path = broker.path
+        if (broker := self.bikes.broker) is not None:
+            self.host, self.port = broker.host, broker.port
+            self.transport = "websockets" if broker.websocket else "tcp"
+            self.ws_path = broker.path
         self.tls_context = self.bikes.tls_context
         client_id = self.client_id = self.bikes.new_client_id()
         super().__init__(environment)
@@ -283,6 +310,7 @@ class BikerUser(MqttUser):
         self._failures = 0
         self._stage = -1
         self._connack: Any = None
+        self._connecting: Any = None
         self._lost = gevent.event.Event()
         self._up = gevent.event.Event()
         self.client.on_connect = self._on_connack
@@ -291,6 +319,9 @@ class BikerUser(MqttUser):
 
     def on_start(self) -> None:
         self.lane = self.generator.lane(self.operation)
+        if self.bikes.problem:
+            self.generator.fatal = self.generator.fatal or self.bikes.problem
+            raise StopUser
         self.bikes.add(self)
         self._connecting = gevent.spawn(self._stay_connected, time.time())
 
@@ -301,11 +332,13 @@ class BikerUser(MqttUser):
             while self.unacknowledged and time.monotonic() < give_up_at:
                 gevent.sleep(_TICK_S)
         finally:
-            self._connecting.kill(block=False)
+            if self._connecting is not None:
+                self._connecting.kill(block=False)
             self._fail_all("Stopped", "the test ended before the message was acknowledged")
             if self.is_up:
                 self.client.disconnect()
             self.client.drop()
+            self._tell_late_pubacks()
             self.bikes.remove(self)
 
     @task
@@ -355,7 +388,14 @@ class BikerUser(MqttUser):
                 self.client.forget(packet_id)
                 self._ended(sent, now, "NoPuback", _NO_PUBACK)
         if is_misc_due:
+            self._tell_late_pubacks()
             self.client.loop_misc()
+
+    def _tell_late_pubacks(self) -> None:
+        number, self.client.late_pubacks = self.client.late_pubacks, 0
+        if number:
+            meter = self.generator.meter
+            meter.problem(self.operation, self.resource, "LatePuback", _LATE_PUBACK, number, time.time())
 
     def _ended(self, sent: Sent, now: float, code: str = "", message: str = "") -> None:
         self.bikes.ended.append(End(sent, self.resource, code, message, now))
@@ -417,7 +457,7 @@ class BikerUser(MqttUser):
 
     def _try_to_connect(self) -> tuple[str, str, str]:
         """What became of it as in :class:`loadtests.measurements.Counts`, a code and a message."""
-        where, timeout_s = self.bikes.broker.url, self.generator.settings.timeout_s
+        where, timeout_s = f"{self.host}:{self.port}", self.generator.settings.timeout_s
         self._connack = gevent.event.AsyncResult()
         try:
             self.client.reconnect()
