@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from test_mqtt_producer import free_port, make_certificates
@@ -80,6 +81,13 @@ class Load:
         assert line, "the process with the bikers has gone"
         self.told = json.loads(line)
         self.seen = Measurements.from_json(self.told["seen"])
+
+    def pause(self) -> None:
+        """Let the process do nothing, as on a machine that is busy with another."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def offer(self, rate: float, batch: int = 1) -> float:
         """Begin a stage; returns when, in seconds since the epoch."""
@@ -258,18 +266,6 @@ def test_an_arrival_of_several_messages_is_that_many_publishes(iot: CloudProcess
         load.assert_every_message_ended_once()
 
 
-def test_connects_over_the_account_s_limit_are_refused_and_tried_again() -> None:
-    # 100 a second after a burst of a tenth of a second's worth, and 100 bikers within a second.
-    settings = LimitSettings(iot_small_region=True, iot_burst_seconds=0.02)
-    with CloudProcess(settings=settings) as small, bikers(100, at(small)) as load:
-        load.connected(100)
-        load.stop()
-        counts = load.connects
-        assert counts.accepted == 100
-        assert counts.throttled == load.codes.get("ConnectRefused", 0)
-        load.assert_every_message_ended_once()
-
-
 # -- Trouble -------------------------------------------------------------------------------------------
 
 
@@ -287,6 +283,30 @@ def test_a_puback_that_comes_too_late_is_told_and_not_counted_again() -> None:
         load.stop()
         assert load.codes["NoPuback"] >= load.codes["LatePuback"]
         load.assert_every_message_ended_once()
+
+
+def test_pubacks_that_a_busy_process_has_not_read_yet_are_no_throttles(iot: CloudProcess) -> None:
+    with bikers(1, at(iot)) as load:
+        load.connected(1)
+        load.offer(40)
+        load.until(lambda: load.published.accepted > 10, "some messages")
+        before = time.monotonic()
+        os.kill(iot.pid, signal.SIGSTOP)
+        try:
+            load.until(lambda: load.told["in_flight"] > 2, "messages in flight")
+        finally:
+            load.pause()
+            os.kill(iot.pid, signal.SIGCONT)
+        took_s = time.monotonic() - before
+        time.sleep(1.2)
+        load.resume()
+        load.offer(0)
+        load.settled()
+        load.stop()
+        load.assert_every_message_ended_once()
+        if took_s > 0.8:
+            pytest.skip(f"the broker was away for {took_s:.1f} s")
+        assert load.codes == {}
 
 
 def test_a_broker_that_dies_fails_what_is_in_flight_and_what_comes_after() -> None:
@@ -385,6 +405,102 @@ def test_an_address_that_cannot_be_used_is_told_once(extra: dict[str, str], told
         load.until(lambda: load.told.get("fatal"), "a reason")
         load.stop()
         assert told in load.told["fatal"]
+
+
+# -- A broker by script --------------------------------------------------------------------------------
+
+
+class Script:
+    """A broker that answers its CONNECTs as told, one after the other, and never sends a PUBACK.
+
+    ``answers``: the return code of a CONNACK, or None to close instead. An accepted connection is closed after
+    ``publishes`` messages, but for the last, which stays open.
+    """
+
+    def __init__(self, answers: list[int | None], publishes: int) -> None:
+        self._answers, self._publishes = answers, publishes
+        self.messages: list[list[tuple[int, bytes]]] = []
+        """Of each accepted connection: first byte and body of each PUBLISH."""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(WITHIN_S)
+        self.extra = {"mqtt_url": f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}"}
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Script:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.join(WITHIN_S)
+        self._listener.close()
+
+    def _run(self) -> None:
+        for number, answer in enumerate(self._answers, 1):
+            connection, _ = self._listener.accept()
+            with connection, connection.makefile("rb") as packets:
+                connection.settimeout(WITHIN_S)
+                next_packet(packets)
+                if answer is None:
+                    continue
+                connection.sendall(bytes((0x20, 2, 0, answer)))
+                if answer:
+                    continue
+                self.messages.append([])
+                for first, body in iter(lambda packets=packets: next_packet(packets), None):
+                    if first >> 4 == 3:
+                        self.messages[-1].append((first, body))
+                        if number < len(self._answers) and len(self.messages[-1]) == self._publishes:
+                            break
+
+
+def next_packet(packets: BinaryIO) -> tuple[int, bytes] | None:
+    """First byte and the rest of the next MQTT packet, without its length; None at the end."""
+    first = packets.read(1)
+    if not first:
+        return None
+    length, shift = 0, 0
+    while True:
+        byte = packets.read(1)[0]
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return first[0], packets.read(length)
+
+
+def test_a_lost_connection_s_messages_fail_and_are_not_published_again() -> None:
+    with Script([0, 0], publishes=10) as script, bikers(1, script.extra) as load:
+        load.connected(1)
+        load.offer(40)
+        load.connected(2)
+        load.until(lambda: load.published.throttled >= 10, "messages that were never acknowledged")
+        load.offer(0)
+        load.settled()
+        load.stop()
+        load.assert_every_message_ended_once()
+    assert load.codes["ConnectionLost"] >= 10
+    assert len(script.messages[0]) == 10
+    assert not {body for _, body in script.messages[0]} & {body for _, body in script.messages[1]}
+    # At QoS 1, without DUP and RETAIN.
+    assert {first for one in script.messages for first, _ in one} == {0x32}
+    assert load.published.calls >= len(script.messages[0]) + len(script.messages[1])
+    assert load.published.accepted == 0
+
+
+def test_a_connect_that_is_refused_for_now_is_throttled_and_tried_again() -> None:
+    with Script([3, None, 0], publishes=1) as script, bikers(1, script.extra) as load:
+        load.connected(1)
+        load.stop()
+        assert (load.connects.throttled, load.connects.failed, load.connects.accepted) == (1, 1, 1)
+        assert load.codes == {"ConnectRefused": 1, "ConnectFailed": 1}
+        assert load.told["fatal"] is None
+        load.assert_every_message_ended_once()
+
+
+def test_a_connect_that_is_not_authorised_ends_the_test() -> None:
+    with Script([5, 5], publishes=1) as script, bikers(1, script.extra) as load:
+        load.until(lambda: load.connects.failed == 2, "two refusals")
+        load.stop()
+        assert "refused the connection: Not authorized" in load.told["fatal"]
 
 
 # -- TLS and WebSocket ---------------------------------------------------------------------------------
