@@ -46,8 +46,8 @@ from simulator.cloud import limits
 from simulator.cloud.server import allow_many_connections
 
 ACK_TIMEOUT_S = 1.0
-"""A PUBACK takes IoT Core some 10 ms and the way there and back. A second is far beyond that, and so short that what
-was discarded is counted in the stage that it belongs to; the settings' timeout, 10 s, would be stages later."""
+"""No PUBACK means discarded once it would have come: a second is several times the way around the world. It is short
+beside a search's stages of seconds, so that throttles are known soon; the settings' timeout would be too late."""
 NAMED_CONNECTIONS = 20
 """Up to so many connections are counted each by its client id; more would be a row each, second by second."""
 ACCOUNT = "IoT Core"
@@ -64,6 +64,10 @@ _NO_PUBACK = (
 _LATE_PUBACK = (
     f"PUBACKs came more than {ACK_TIMEOUT_S:g} s after their messages, which had been counted as throttled by then; "
     "the broker, the network or this generator was behind"
+)
+_CLOSED = (
+    "{} closed the connection instead of sending CONNACK; does it want another certificate, or does its policy forbid "
+    "this client id?"
 )
 _UNWELL = (136, 151)
 """CONNACK "server unavailable", as MQTT 3.1.1 answers a throttled CONNECT, and "quota exceeded", as paho names them."""
@@ -363,7 +367,12 @@ class BikerUser(MqttUser):
         stage, meter = self._stage, self.generator.meter
         meter.due(stage, CONNECT, due_at, 1)
         meter.sent(stage, CONNECT, due_at, time.time())
-        end, code, message = self._try_to_connect()
+        try:
+            end, code, message = self._try_to_connect()
+        except gevent.GreenletExit:
+            meter.answered(stage, CONNECT, self.resource, due_at, time.time(), failed=1)
+            meter.problem(CONNECT, self.resource, "Stopped", "the test ended before CONNACK came", 1, time.time())
+            raise
         done_at = time.time()
         meter.answered(stage, CONNECT, self.resource, due_at, done_at, **{end: 1})
         if code:
@@ -386,7 +395,7 @@ class BikerUser(MqttUser):
                 self.generator.fatal = self.generator.fatal or f"{where}: {error}"
             return "failed", "ConnectFailed", f"{where}: {error}"
         if reason is None:
-            return "failed", "ConnectFailed", f"{where} closed the connection instead of sending CONNACK"
+            return "failed", "ConnectFailed", _CLOSED.format(where)
         if reason.value == 0:
             return "accepted", "", ""
         if reason.value in _DENIED:

@@ -354,6 +354,12 @@ def test_a_broker_that_does_not_answer_a_connect_is_told_and_tried_again() -> No
             load.stop()
             assert load.connects.failed >= 1
             load.assert_every_message_ended_once()
+        os.kill(cloud.pid, signal.SIGSTOP)
+        with bikers(1, at(cloud)) as load:
+            load.until(lambda: load.connects.offered, "a connect")
+            load.stop()
+            assert load.codes == {"Stopped": 1}
+            load.assert_every_message_ended_once()
 
 
 def test_a_connection_whose_socket_is_full_takes_nothing_more_until_it_is_written() -> None:

@@ -116,7 +116,9 @@ class Ledger(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
+        was_due = self.messages.is_due(self.now)
         expired = self.messages.expire(self.now)
+        assert was_due == bool(expired)
         for packet_id, number in expired:
             assert self.sent[number][0] == packet_id
             assert self.sent[number][1] + TIMEOUT_S <= self.now
