@@ -2,7 +2,7 @@
 
 paho's thread waits in ``select`` and is woken for each publish; under gevent that is two switches, a new selector and
 a socket pair for every message. Here a publish writes itself, the hub calls when there is something to read, and what
-has arrived is read at once. One core offers 13,000 to 16,000 messages a second at QoS 1 over 1 to 200 connections and
+has arrived is read at once. A second of CPU sends 13,000 to 16,000 messages at QoS 1 over 1 to 200 connections and
 10,000 over 2,000, with measurements and Locust's statistics (CPython 3.11, two cores, the other for the broker).
 """
 
