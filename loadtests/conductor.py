@@ -61,6 +61,8 @@ class StageRecord:
     judged: bool
     reason: str | None = None
     saturated: bool = False
+    planned: float = 0.0
+    """Units of the scenario's main operation that its rate asked for."""
 
     @property
     def held(self) -> bool | None:
@@ -216,6 +218,7 @@ class Conductor:
         if stage is not None and self._walk.step is not None:
             stage.ended_at = now
             stage.reason, stage.saturated = outcome.reason, outcome.saturated
+            stage.planned = self._walk.step.units(now - stage.started_at)
 
     def _offer(self, step: Step, now: float) -> None:
         rate = self._walk.rate(now)

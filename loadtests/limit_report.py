@@ -23,6 +23,8 @@ from loadtests.sentences import summarise
 from loadtests.settings import LoadSettings
 
 SCHEMA = 1
+DELIVERED = 0.9
+"""A test in which less than this share of its plan fell due did not do what it was to do."""
 MIN_WINDOW_S = 3
 """A rate over fewer whole seconds is not called sustained."""
 NEAR = 0.9
@@ -76,7 +78,7 @@ def build(record: Record, subject: Subject) -> dict[str, Any]:
         iterator_age_ms=max(ages.values(), default=None),
     )
     checks = [_check(one) for one in judgements]
-    checks += _integrity(record, outcome, ceiling)
+    checks += _integrity(record, scenario, outcome, ceiling)
     if subject.settings.at_least is not None:
         checks.append(_at_least(subject.settings.at_least, judged, scenario.unit))
     return {
@@ -220,9 +222,10 @@ def _line(limits: Sequence[Limit], operation: str, resource: str) -> Limit | Non
     return next((one for one in limits if operation in one.operations and one.resource == resource), None)
 
 
-def _integrity(record: Record, outcome: str, ceiling: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _integrity(record: Record, scenario: Scenario, outcome: str, ceiling: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What must be true for any of it to count."""
-    total = record.measurements.total()
+    total = record.measurements.total(operation=scenario.main.operation)
+    planned, unit = sum(one.planned for one in record.stages), scenario.unit
     unanswered = sum(_unanswered(record.measurements.total(operation=one)) for one in record.measurements.operations())
     checks = [
         {
@@ -238,9 +241,10 @@ def _integrity(record: Record, outcome: str, ceiling: Mapping[str, Any]) -> list
             else f"{unanswered:,} units that were due have no end",
         },
         {
-            "name": "answered",
-            "passed": total.answered > 0,
-            "text": f"{total.answered:,.0f} units were answered",
+            "name": "offered",
+            "passed": total.offered >= planned * DELIVERED and total.answered > 0,
+            "text": f"{total.offered:,.0f} of {planned:,.0f} {unit} that the plan asks for were due, "
+            f"{total.answered:,.0f} answered",
         },
     ]
     if outcome in ("generator", "target"):

@@ -236,6 +236,7 @@ class BikerUser(MqttUser):
 
     def on_start(self) -> None:
         self.lane = self.generator.lane(self.operation)
+        self.lane.users += 1
         if self.bikes.problem:
             self.generator.fatal = self.generator.fatal or self.bikes.problem
             return
@@ -244,6 +245,7 @@ class BikerUser(MqttUser):
 
     def on_stop(self) -> None:
         """Wait for the PUBACKs that may still come, then leave."""
+        self.lane.users -= 1
         try:
             give_up_at = time.monotonic() + ACK_TIMEOUT_S + 3 * _TICK_S
             while self.unacknowledged and time.monotonic() < give_up_at:

@@ -149,8 +149,8 @@ class Session:
         deadline = time.time() + max(30.0, self._users / 50)
         while runner.user_count < self._users and time.time() < deadline:
             gevent.sleep(0.05)
-        if isinstance(runner, MasterRunner):
-            gevent.sleep(2 * TELL_S)
+        # Workers tell which users they have, and bikers connect.
+        gevent.sleep(3 * TELL_S)
 
 
 def tell_progress(told: Mapping[str, Any]) -> None:

@@ -55,6 +55,18 @@ class Step:
             return self.rate
         return self.rate + (self.end_rate - self.rate) * min(max(elapsed_s / self.seconds, 0.0), 1.0)
 
+    def units(self, elapsed_s: float) -> float:
+        """How many units the step offers in its first ``elapsed_s`` seconds."""
+        passed_s = min(elapsed_s, self.seconds) if self.purpose == "burst" or self.end_rate is not None else elapsed_s
+        return (self.rate + self.rate_at(passed_s)) / 2 * passed_s + self.rate_at(passed_s) * (elapsed_s - passed_s) * (
+            self.purpose != "burst"
+        )
+
+    @property
+    def lasts_s(self) -> float:
+        """A burst ends by its number; its last arrivals may be due at the very end of its time."""
+        return self.seconds + (0.25 if self.purpose == "burst" else 0.0)
+
     @property
     def judged(self) -> bool:
         return self.purpose not in ("rest", "prime", "hold")
@@ -77,7 +89,7 @@ class Walk:
         """Whether the step has ended, by its time or by what it was to wait for."""
         if self.step is None:
             return False
-        return now - self.started_at >= self.step.seconds or bool(self.step.until and self.step.until(outcome))
+        return now - self.started_at >= self.step.lasts_s or bool(self.step.until and self.step.until(outcome))
 
     def advance(self, now: float, outcome: Outcome) -> Step | None:
         """The next step, or None at the end."""
@@ -207,8 +219,9 @@ def search(how: SearchSettings) -> Plan:
         sustained = outcome.accepted_per_second
         if outcome.saturated or sustained <= 0:
             return
-        # A burst may have let the climb run past the knee: what was sustained is the better guess.
-        held, broke = min(held, sustained * 0.9), min(broke, sustained * 1.1)
+        # A burst may have let the climb run past the knee, or the climb began above it: what was sustained is the
+        # better guess, and the lower end is tried first.
+        held, broke = sustained * 0.9, min(broke, sustained * 1.1)
     low, high = held, broke
     low_is_proved = not throttles and held > 0
     for _ in range(12):

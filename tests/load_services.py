@@ -59,6 +59,9 @@ class Worker:
 
     def load(self, load: Mapping[str, Any], now: float) -> None:
         for operation, (rate, batch) in load["rates"].items():
+            if operation not in self.schedules:
+                assert rate == 0, f"{self.name} has no user who could do {operation}"
+                continue
             schedule = self.schedules[operation]
             schedule.offset = load["offset"]
             seconds = load["seconds"]

