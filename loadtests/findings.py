@@ -1,8 +1,8 @@
 """The figures of a load test: what each limit sustained, where the knee is, who was the bottleneck, what to call it.
 
-* *sustained* of a limit: the highest rate accepted over whole seconds. Where anything was refused only seconds within
-  a run of refusals count, without its first, so that what a token bucket had saved is no part of it. Where nothing was
-  refused it is the best of the steps that held, and no limit.
+* *sustained* of a limit: the rate accepted over the seconds in which it refused, without the first and last of each
+  run of such seconds, so that what a token bucket had saved is no part of it. Where nothing was refused it is the best
+  of the steps that held, and no limit.
 * *peak*: the busiest whole second; above the limit it shows burst.
 * *knee*: between the highest rate that held and the lowest that broke.
 * *binding*: the limit that refused, and whose sustained rate is nearest to what is published.
@@ -24,6 +24,8 @@ from loadtests.resources import Limit
 
 MIN_WINDOW_S = 3
 """A rate over fewer whole seconds is not called sustained."""
+FULL = 0.02
+"""A second in which less than this share was refused may have had capacity left for most of its length."""
 NEAR = 0.9
 """A limit whose sustained rate is below this share of what is published does not bind."""
 
@@ -51,7 +53,8 @@ def limit_row(limit: Limit, record: Record) -> dict[str, Any]:
     by_second = record.measurements.by(lambda key: key.second if concerns(limit, key) else None)
     rates = {second: getattr(one, limit.measure) for second, one in by_second.items()}
     refused = sorted(second for second, one in by_second.items() if one.refused)
-    sustained = sustained_rate(rates, refused, record.stages)
+    full = [second for second in refused if by_second[second].throttled_share >= FULL]
+    sustained = sustained_rate(rates, full, record.stages) if full or not refused else None
     return {
         "name": limit.name,
         "resource": limit.resource,
@@ -72,27 +75,29 @@ def concerns(limit: Limit, key: Key) -> bool:
 
 
 def sustained_rate(rates: Mapping[int, float], refused: Sequence[int], stages: Sequence[StageRecord]) -> float | None:
-    """See the top of this module."""
-    windows = []
-    for stage in stages:
-        seconds = _whole_seconds(stage)
-        if refused:
-            inside = [one for one in refused if one in seconds]
-            # From the second after the first refusal to the last: before, burst was spent; after, none was refused.
-            windows.append(range(inside[0] + 1, inside[-1] + 1) if inside else range(0))
-        elif stage.judged and stage.held:
-            windows.append(seconds)
-    means = [
-        (sum(rates.get(second, 0.0) for second in window) / len(window), len(window))
-        for window in windows
-        if len(window) >= MIN_WINDOW_S
-    ]
-    if not means:
-        return None
+    """See the top of this module. ``refused``: the seconds in which more than a trifle was refused, in order."""
     if not refused:
-        return max(mean for mean, _ in means)
-    # Short windows scatter, and the highest of many would be the luckiest: the longest says most.
-    return max(means, key=lambda one: one[1])[0]
+        held = [_whole_seconds(stage) for stage in stages if stage.judged and stage.held]
+        means = [_rate_over(rates, seconds) for seconds in held if len(seconds) >= MIN_WINDOW_S]
+        return max(means, default=None)
+    # Of each run its first second had burst to spend and its last may have been over before its end.
+    within = [second for run in _runs(refused) for second in run[1:-1]]
+    return _rate_over(rates, within) if len(within) >= MIN_WINDOW_S else None
+
+
+def _rate_over(rates: Mapping[int, float], seconds: Sequence[int]) -> float:
+    return sum(rates.get(second, 0.0) for second in seconds) / len(seconds)
+
+
+def _runs(seconds: Sequence[int]) -> list[list[int]]:
+    """Ascending ``seconds`` cut where one is missing."""
+    runs: list[list[int]] = []
+    for second in seconds:
+        if runs and runs[-1][-1] == second - 1:
+            runs[-1].append(second)
+        else:
+            runs.append([second])
+    return runs
 
 
 def find_knee(judged: Sequence[StageRecord], unit: str) -> dict[str, Any] | None:
