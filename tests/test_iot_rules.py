@@ -122,6 +122,16 @@ def test_a_message_is_one_put_record_with_the_key_of_its_template(bench: Bench) 
     assert bench.total("RulesExecuted") == 2
 
 
+def test_templates_are_in_the_version_of_their_rule(bench: Bench) -> None:
+    """What a version of the SQL does not have, the rule's templates do not have either."""
+    newer = [kinesis("${numbytes(racerId)}")]
+    bench.engine.create(
+        "new", {"sql": "SELECT * FROM 'bikes/#'", "awsIotSqlVersion": "2016-03-23", "actions": newer}, 0.0
+    )
+    with pytest.raises(AwsError, match="2016-03-23 or later"):
+        bench.engine.create("old", {"sql": "SELECT * FROM 'bikes/#'", "actions": newer}, 0.0)
+
+
 def test_every_matching_rule_runs_and_a_disabled_one_does_not(bench: Bench) -> None:
     bench.rule("a")
     bench.rule("b", "SELECT racerId, topic(2) AS bike FROM 'bikes/+' WHERE racerId > 5", actions=[kinesis("k"), s3()])

@@ -57,8 +57,11 @@ class S3Action(Action):
     canned_acl: str | None
 
 
-def compile_action(action: Mapping[str, Any]) -> Action:
-    """An action of TopicRulePayload. :raises AwsError: InvalidRequestException, SqlParseException."""
+def compile_action(action: Mapping[str, Any], version: str) -> Action:
+    """An action of TopicRulePayload; its templates are in the rule's version of the SQL.
+
+    :raises AwsError: InvalidRequestException, SqlParseException.
+    """
     given = {name: members for name, members in action.items() if members is not None}
     if len(given) != 1:
         raise AwsError("InvalidRequestException", f"An action is one of its kinds, not {sorted(given) or 'none'}.")
@@ -67,17 +70,21 @@ def compile_action(action: Mapping[str, Any]) -> Action:
         match name:
             case "kinesis":
                 stream = members["streamName"]
-                key = compile_template(members.get("partitionKey") or "")
-                return KinesisAction("Kinesis", stream, compile_template(stream), key)
+                key = compile_template(members.get("partitionKey") or "", version)
+                return KinesisAction("Kinesis", stream, compile_template(stream, version), key)
             case "republish":
                 topic = members["topic"]
                 # $$ stands for the $ of a reserved topic, which would begin a template otherwise.
                 plain = topic[1:] if topic.startswith("$$") else topic
-                return RepublishAction("Republish", topic, compile_template(plain), int(members.get("qos") or 0))
+                return RepublishAction("Republish", topic, compile_template(plain, version), int(members.get("qos") or 0))
             case "s3":
                 bucket = members["bucketName"]
                 return S3Action(
-                    "S3", bucket, compile_template(bucket), compile_template(members["key"]), members.get("cannedAcl")
+                    "S3",
+                    bucket,
+                    compile_template(bucket, version),
+                    compile_template(members["key"], version),
+                    members.get("cannedAcl"),
                 )
     except SqlError as error:
         raise AwsError("SqlParseException", f"The {name} action: {error}.") from None

@@ -76,8 +76,9 @@ class Rule:
     @classmethod
     def of(cls, name: str, payload: dict[str, Any], now: float) -> Rule:
         """:raises AwsError: SqlParseException or InvalidRequestException."""
+        version = payload.get("awsIotSqlVersion") or "2015-10-08"
         try:
-            statement = parse(payload["sql"], payload.get("awsIotSqlVersion") or "2015-10-08")
+            statement = parse(payload["sql"], version)
         except SqlError as error:
             raise AwsError("SqlParseException", f"Expected a valid SQL statement: {error}.") from None
         actions = payload.get("actions") or []
@@ -89,8 +90,8 @@ class Rule:
             name,
             payload,
             statement,
-            tuple(compile_action(action) for action in actions),
-            compile_action(error_action) if error_action else None,
+            tuple(compile_action(action, version) for action in actions),
+            compile_action(error_action, version) if error_action else None,
             now,
             bool(payload.get("ruleDisabled")),
             (("RuleName", name),),

@@ -13,13 +13,16 @@ from simulator.cloud.iot_sql import UNDEFINED, Compiled, Context, NotJsonError, 
 Render = Callable[[Context], str]
 
 
-def compile_template(text: str) -> Render:
-    """A function that fills ``text`` in for a message; it never raises. :raises SqlError:"""
+def compile_template(text: str, version: str = "2016-03-23") -> Render:
+    """A function that fills ``text`` in for a message, in a version of the rules' SQL; it never raises.
+
+    :raises SqlError:
+    """
     parts: list[str | Compiled] = []
     at = 0
     while (start := text.find("${", at)) >= 0:
         end = _closing(text, start + 2)
-        parts += [text[at:start], parse_expression(text[start + 2 : end])]
+        parts += [text[at:start], parse_expression(text[start + 2 : end], version)]
         at = end + 1
     parts.append(text[at:])
     wanted = [part for part in parts if part != ""]
