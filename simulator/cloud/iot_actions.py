@@ -76,7 +76,8 @@ def compile_action(action: Mapping[str, Any], version: str) -> Action:
                 topic = members["topic"]
                 # $$ stands for the $ of a reserved topic, which would begin a template otherwise.
                 plain = topic[1:] if topic.startswith("$$") else topic
-                return RepublishAction("Republish", topic, compile_template(plain, version), int(members.get("qos") or 0))
+                qos = int(members.get("qos") or 0)
+                return RepublishAction("Republish", topic, compile_template(plain, version), qos)
             case "s3":
                 bucket = members["bucketName"]
                 return S3Action(
