@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.limit_report import write_json
+from tests.loadtest_reports import limit
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for line in block.strip().splitlines()]
@@ -19,7 +22,7 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for
 
 def test_there_are_commands_and_the_first_screen_is_the_two() -> None:
     assert len(COMMANDS) >= 5
-    assert "$ make race\n$ make test\n" in README.partition("## Eight")[0]
+    assert "$ make race\n$ make test\n" in README.partition("## Nine")[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -34,6 +37,13 @@ def test_commands(command: str, tmp_path: Path) -> None:
         words += ["--port", "0"]
     if words[1] in ("race", "cloud"):
         words += ["--mqtt-port", "0"]
+    words = [str(tmp_path / word) if word.startswith("out/") else word for word in words]
+    if words[1:3] == ["loadtest", "compare"]:
+        for place in words[3:]:
+            write_json(limit(), Path(place))
+    elif words[1] == "loadtest" and "--list" not in words:
+        words += ["--rate", "40", "--start-rate", "30", "--stage-time", "1s", "--length", "3s", "--rest-time", "1s"]
+        words = ["5s" if word == "200ms" else word for word in words]
     process = subprocess.Popen(
         [sys.executable, "-c", "from simulator.cli import main; main()", *words[1:]],
         stdout=subprocess.PIPE,
