@@ -84,14 +84,15 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """What changed between two reports; exit code 1 when B is worse."""
-    from loadtests import compare as comparing
+    from loadtests.compare import compare as compared
+    from loadtests.compare import load, render
     from loadtests.objectives import parse_share
 
-    found = comparing.compare(comparing.load(a), comparing.load(b), parse_share(max_regression, "--max-regression"))
+    found = compared(load(a), load(b), parse_share(max_regression, "--max-regression"))
     if as_json:
         print(json.dumps(found.to_json(), ensure_ascii=False))
     else:
-        comparing.render(found, _console())
+        render(found, _console())
     raise typer.Exit(0 if found.passed else EXIT_FAILED)
 
 
