@@ -199,7 +199,9 @@ def _series(record: Record, subject: Subject, cpu: Cpu) -> dict[str, Any]:
                 "limit": limit.value if limit is not None else None,
                 "accepted": [rounded(getattr(one, measure)) for one in rows],
                 "throttled": [round(one.refused) for one in rows],
-                "units": [rounded(one.units) for one in rows] if any(one.units for one in rows) else None,
+                "units": [rounded(one.units) for one in rows]
+                if measure != "units" and any(one.units for one in rows)
+                else None,
             }
         )
     ages = record.iterator_age_ms

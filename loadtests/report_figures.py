@@ -46,10 +46,14 @@ def throughput(told: Mapping[str, Any]) -> list[Figure]:
         groups.setdefault((str(one.get("operation")), str(one.get("unit"))), []).append(one)
     found: list[Figure] = []
     for index, ((operation, unit), resources) in enumerate(groups.items()):
-        # What was offered is known for the whole test, in the scenario's unit, so it fits beside one group alone.
-        offered = series.get("offered") if len(groups) == 1 else None
+        # What was offered is known for the whole test, in the scenario's unit: it fits beside one group of that unit.
+        counted = f"{(told.get('run') or {}).get('unit')}/s"
+        offered = series.get("offered") if len(groups) == 1 and unit == counted else None
         name = f"throughput-{index}"
-        found.append(_together(name, series, operation, unit, resources, offered))
+        # A table and its indexes are no parts of one whole; shards are.
+        parts = not any("/" in str(one.get("name")) for one in resources)
+        if parts or len(resources) == 1:
+            found.append(_together(name, series, operation, unit, resources, offered))
         if len(resources) > 1:
             found.append(_each(f"{name}-each", series, operation, unit, resources))
         if len(resources) > MOST_LINES:
@@ -98,10 +102,14 @@ def _each(name: str, series: Any, operation: str, unit: str, resources: Sequence
         _line(drawing, time, one.get("accepted"), title, colour, group=title)
         if any(one.get("throttled") or ()):
             _line(drawing, time, one["throttled"], f"{title}, throttled", colour, dash="dot", group=title, legend=False)
-    for limit in sorted({number(one.get("limit")) for one in shown} - {None}, key=float):  # type: ignore[arg-type]
-        _level(drawing, time, limit, "limit of one")
+    limits = sorted({number(one.get("limit")) for one in shown} - {None}, key=float)  # type: ignore[arg-type]
+    for limit in limits:
+        named = [label(one.get("name")) for one in shown if number(one.get("limit")) == limit]
+        _level(drawing, time, limit, "limit of one" if len(limits) == 1 else f"limit of {', '.join(named)}")
     which = f"the {len(shown)} most pressed of {len(resources)}" if len(shown) < len(resources) else "each"
-    caption = "Solid lines are accepted, dotted ones throttled, dashed is the limit of one."
+    # Capacity is what accepted work consumed; what was refused consumed none, and is counted.
+    dotted = "refusals a second" if unit.endswith("CU/s") else "throttled"
+    caption = f"Solid lines are accepted, dotted ones {dotted}, dashed is the limit of one."
     drawing.update_layout(height=460)
     return Figure(name, f"{operation} over time: {which}", caption + time.note, drawing)
 

@@ -185,8 +185,9 @@ def _limits(told: Mapping[str, Any]) -> Html:
     headers = ("limit", "of", "#published", "#sustained", "#ratio", "#peak", "#first throttle", "#throttled", "binds")
     return section(
         "Limits",
-        "Published is what the service promises, sustained the highest rate it accepted over a whole stage that held, "
-        "ratio the second over the first. A limit binds when it is the one that refused work first.",
+        "Published is what the service promises or what was provisioned. Sustained is what was accepted in the seconds "
+        "in which it refused the rest, without what a burst had saved; where nothing was refused, the best rate that "
+        "held. The peak is the busiest second. A limit binds when it is the one that refused.",
         table(headers, rows, [at for at, one in enumerate(limits) if one.get("binding")])
         if rows
         else Html("<p>No limit was measured.</p>"),
@@ -195,7 +196,7 @@ def _limits(told: Mapping[str, Any]) -> Html:
 
 def _knee(told: Mapping[str, Any]) -> Html:
     knee, latency = _of(told, "knee"), _of(told, "latency_ms")
-    unit = str(knee.get("unit", ""))
+    unit = f"{knee.get('unit', '')}/s"
     text = (
         f"It held {amount(knee.get('held_per_second'), unit) or 'an unknown rate'} and broke at "
         f"{amount(knee.get('broke_per_second'), unit) or 'an unknown rate'}: {printable(knee.get('reason'))}."
