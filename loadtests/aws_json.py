@@ -6,6 +6,7 @@ do neither. botocore still says where to send and with which credentials; gevent
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
@@ -64,7 +65,8 @@ class Endpoint:
         """As boto3 would: ``AWS_ENDPOINT_URL``, ``AWS_REGION``, profiles. :raises TargetError: what is missing."""
         session = session or botocore.session.get_session()
         try:
-            client = session.create_client(service)
+            # botocore reads AWS_DEFAULT_REGION only; the other SDKs and aws_target mean AWS_REGION.
+            client = session.create_client(service, region_name=os.environ.get("AWS_REGION") or None)
             credentials = session.get_credentials()
         except (BotoCoreError, ValueError) as error:
             raise TargetError(f"cannot use {service}: {error} (AWS_REGION, AWS_PROFILE?)") from None

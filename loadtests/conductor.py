@@ -108,12 +108,12 @@ class Conductor:
         self.record.started_at = now
         self.record.workers = list(self._crew.workers())
         self._heard = dict.fromkeys(self.record.workers, now)
-        self._hear(now)
+        self.hear(now)
         self._enter(self._walk.begin(now), now)
 
     def tick(self, now: float) -> None:
         """Hear, judge, decide."""
-        self._hear(now)
+        self.hear(now)
         if self.done:
             return
         if self._draining_since is not None:
@@ -233,7 +233,7 @@ class Conductor:
         for index, worker in enumerate(self.record.workers):
             shares = {}
             for operation, (traffic, rate) in rates.items():
-                users = sum(one.get(operation, 0) for one in self._users.values())
+                users = sum(self._users.get(one, {}).get(operation, 0) for one in self.record.workers)
                 share = rate * self._users.get(worker, {}).get(operation, 0) / users if users else 0.0
                 shares[operation] = [share, self.scenario.batch(traffic, self.settings, share)]
             step = self._walk.step
@@ -246,7 +246,8 @@ class Conductor:
             }
             self._crew.load(worker, load)
 
-    def _hear(self, now: float) -> None:
+    def hear(self, now: float) -> None:
+        """Take in what workers have told; also before :meth:`begin`, so that what makes a test impossible is known."""
         for worker, told in self._crew.collect():
             self.record.measurements.add(told["meter"])
             second = int(told["at"])

@@ -29,16 +29,16 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests import limit_report, mqtt_users, users
 from loadtests.ceiling import CpuWatch, listener_pid
-from loadtests.conductor import Conductor
+from loadtests.conductor import Conductor, Crew
 from loadtests.findings import fullest
 from loadtests.flags import OBJECTIVE_FLAGS, breaks, objectives_from
 from loadtests.generator import Generator
 from loadtests.mqtt_users import BikerUser
-from loadtests.prepare import create, endpoint_of, environment_target, seed
+from loadtests.prepare import create, endpoint_of, environment_target, kind_of, seed
 from loadtests.report_page import write_page
 from loadtests.resources import Resources, iot_limits, limits_of, look_up
 from loadtests.scenarios import SCENARIOS, Scenario, scenario_of, with_reader
-from loadtests.session import LocalCrew, RemoteCrew, Session, serve_worker, tell_progress
+from loadtests.session import LocalCrew, RemoteCrew, Session, WorkerService, tell_progress
 from loadtests.settings import FLAGS, LoadSettings, settings_from
 from loadtests.users import FinishWriter, GatewayUser, LeaderboardReader, PutRecordUser, ResultsWriter, StreamReader
 from loadtests.versions import versions
@@ -116,26 +116,26 @@ class Test:
         self.context = json.loads(options.context) if options.context else {}
         self.session: Session | None = None
         self.crew: RemoteCrew | None = None
+        self.generator: Generator | None = None
         self.told: dict[str, Any] | None = None
+        self.runs = 0
+        """How many have begun; the web page may start several."""
 
     def find(self) -> None:
         """Look up what is to be loaded, or create it. :raises TargetError:"""
         scenario, options = self.scenario, self.options
+        if scenario.broker and not options.broker:
+            raise UsageError(f"the scenario {scenario.name} needs --broker mqtt://HOST:PORT")
         target = environment_target(None)
-        # A plan that cannot be made is told now, before anything is touched.
+        service = "kinesis" if scenario.stream else "dynamodb"
+        self.region = target.region
+        self.endpoint = options.broker if scenario.broker else endpoint_of(service, target.region)
         if options.create:
             create(target, dict(scenario.parameters))
         found = look_up(target, options.stream if scenario.stream else None, options.table if scenario.table else None)
         extra = {**scenario.extra, **({"mqtt_url": options.broker} if options.broker else {})}
-        if scenario.broker and not options.broker:
-            raise UsageError(f"the scenario {scenario.name} needs --broker mqtt://HOST:PORT")
         self.resources = replace(found, extra=extra, small_region=bool(self.context.get("small_region")))
-        service = "kinesis" if scenario.stream else "dynamodb"
-        self.region = target.region
-        self.endpoint = options.broker if scenario.broker else endpoint_of(service, target.region)
         seed(target, scenario, self.settings, self.resources)
-        # Workers get it with their first users.
-        options.alleycat = json.dumps({"settings": asdict(self.settings), "resources": self.resources.to_json()})
 
     @property
     def counts(self) -> dict[type, int]:
@@ -147,9 +147,24 @@ class Test:
             found[_class(one.user)] = max(4, workers)
         return found
 
-    def begin(self, crew: Any) -> None:
+    def begin(self) -> None:
         """A new run."""
         self.told = None
+        self.runs += 1
+        crew: Crew
+        if self.crew is not None:
+            self.crew.begin(self.runs)
+            crew = self.crew
+            # Workers get it with their first users.
+            self.options.alleycat = json.dumps(
+                {"run": self.runs, "settings": asdict(self.settings), "resources": self.resources.to_json()}
+            )
+        else:
+            if self.generator is not None:
+                self.generator.close()
+            self.generator = Generator(self.settings, self.resources)
+            crew = LocalCrew(self.generator)
+            self.environment.alleycat = self.generator  # type: ignore[attr-defined]
         objectives = self.objectives
 
         def judge(**measured: Any) -> str | None:
@@ -179,7 +194,7 @@ class Test:
             objectives=self.objectives,
             resources=self.resources,
             limits=fullest(limits, record.measurements),
-            target=self.context.get("target", "aws"),
+            target=self.context.get("target") or kind_of(self.endpoint),
             endpoint=self.endpoint,
             region=self.region,
             users=sum(self.counts.values()),
@@ -203,6 +218,7 @@ def _class(name: str) -> type:
 
 
 _tests: dict[int, Test] = {}
+_services: dict[int, WorkerService] = {}
 
 
 class PlannedLoad(LoadTestShape):
@@ -228,6 +244,7 @@ class PlannedLoad(LoadTestShape):
 @listen(events.init)
 def _init(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, WorkerRunner):
+        _services[id(environment)] = WorkerService(environment)
         return
     try:
         test = Test(environment)
@@ -247,16 +264,10 @@ def _start(environment: Any, **_: Any) -> None:
     if isinstance(environment.runner, WorkerRunner):
         told = json.loads(environment.parsed_options.alleycat)
         settings, resources = LoadSettings(**told["settings"]), Resources.from_json(told["resources"])
-        environment.alleycat = serve_worker(environment, settings, resources)
-        _freeze()
-        return
-    test = _tests[id(environment)]
-    if test.crew is None:
-        environment.alleycat = Generator(test.settings, test.resources)
-        test.begin(LocalCrew(environment.alleycat))
-        _freeze()
+        environment.alleycat = _services[id(environment)].begin(told["run"], settings, resources)
     else:
-        test.begin(test.crew)
+        _tests[id(environment)].begin()
+    _freeze()
 
 
 def _freeze() -> None:
@@ -270,7 +281,7 @@ def _stopping(environment: Any, **_: Any) -> None:
     """Before users are killed, so that what is on its way can still end."""
     test = _tests.get(id(environment))
     if test is not None:
-        test.finish("the test was stopped before its end")
+        test.finish("the test was interrupted before its end")
 
 
 @listen(events.test_stop)

@@ -6,8 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
+from botocore.exceptions import BotoCoreError
 
 from loadtests.payloads import Messages
 from loadtests.resources import Resources
@@ -30,11 +32,13 @@ def create(target: Target, parameters: dict[str, str]) -> Deployment:
     """
     deployment = load_deployment(None, "default", parameters)
     only = _only_stream_and_table(deployment)
-    try:
-        provision(target, only)
-    except TargetError as error:
-        if "ResourceInUseException" not in str(error):
-            raise
+    # One by one: where the stream is already there the table may still be missing.
+    for one in (replace(only, tables=()), replace(only, streams=())):
+        try:
+            provision(target, one)
+        except TargetError as error:
+            if "ResourceInUseException" not in str(error):
+                raise
     return deployment
 
 
@@ -58,9 +62,18 @@ def environment_target(endpoint_url: str | None) -> Target:
 
 
 def endpoint_of(service: str, region: str) -> str:
-    """Where boto3 would send this service's requests."""
-    url: str = boto3.session.Session(region_name=region).client(service).meta.endpoint_url
+    """Where boto3 would send this service's requests. :raises TargetError: when that is no address."""
+    try:
+        url: str = boto3.session.Session(region_name=region).client(service).meta.endpoint_url
+    except (BotoCoreError, ValueError) as error:
+        raise TargetError(f"cannot use {service}: {error} (AWS_ENDPOINT_URL, AWS_REGION?)") from None
     return url
+
+
+def kind_of(endpoint: str) -> str:
+    """``aws`` for an address of Amazon's, ``emulator`` for any other."""
+    host = urlsplit(endpoint).hostname or ""
+    return "aws" if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else "emulator"
 
 
 def seed(target: Target, scenario: Scenario, settings: LoadSettings, resources: Resources) -> None:

@@ -22,6 +22,7 @@ from loadtests.report_html import Html, amount, escaped, facts, join, said, seco
 from loadtests.report_series import number, printable
 from loadtests.report_style import SCRIPT, STYLE
 
+TARGETS = {"local": "the embedded cloud", "aws": "a real AWS account", "emulator": "an emulator"}
 OUTCOMES = {
     "limit": ("good", "A limit of the service was found."),
     "held": ("good", "The service held all of the load that was offered."),
@@ -127,7 +128,7 @@ def _header(told: Mapping[str, Any]) -> Html:
     else:
         badge, kind = "Failed", "bad"
     mood, outcome = OUTCOMES.get(str(told.get("outcome")), OUTCOMES["incomplete"])
-    target = {"local": "the embedded cloud", "aws": "a real AWS account"}.get(str(run.get("target")), run.get("target"))
+    target = TARGETS.get(str(run.get("target")), run.get("target"))
     checks = [
         f'<li><span class="{"good" if one.get("passed") is True else "bad"}">'
         f"{'✓' if one.get('passed') is True else '✗'} {escaped(one.get('name'))}</span>: "

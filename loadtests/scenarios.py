@@ -99,6 +99,8 @@ class Scenario:
             match settings.shape:
                 case "search":
                     start = first or min(expected * 0.3, peak or expected)
+                    if peak is not None and start > peak:
+                        raise UsageError(f"--start-rate {start:,.6g} is above --rate {peak:,.6g}, where a search ends")
                     how = shapes.SearchSettings(
                         start=start,
                         ceiling=peak or expected * 8,

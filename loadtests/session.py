@@ -47,49 +47,65 @@ class RemoteCrew:
 
     def __init__(self, runner: MasterRunner) -> None:
         self._runner = runner
+        self._run = 0
         self._told: list[tuple[str, Mapping[str, Any]]] = []
         runner.register_message(TOLD, self._hear)
+
+    def begin(self, run: int) -> None:
+        """What is told of earlier runs is not listened to any more."""
+        self._run, self._told = run, []
 
     def workers(self) -> Sequence[str]:
         return [one.id for one in self._runner.clients.all if one.state not in ("missing", "stopped")]
 
     def load(self, worker: str, load: Mapping[str, Any]) -> None:
-        order = self.workers().index(worker) if worker in self.workers() else 0
-        self._runner.send_message(LOAD, {**load, "index": order}, worker)
+        self._runner.send_message(LOAD, {**load, "run": self._run}, worker)
 
     def collect(self) -> list[tuple[str, Mapping[str, Any]]]:
         told, self._told = self._told, []
         return told
 
     def _hear(self, environment: Environment, msg: Any, **_: Any) -> None:
-        self._told.append((msg.node_id, json.loads(msg.data["text"])))
+        if msg.data["run"] == self._run:
+            self._told.append((msg.node_id, json.loads(msg.data["text"])))
 
 
-def serve_worker(environment: Environment, settings: LoadSettings, resources: Resources) -> Generator:
-    """Make this worker's generator, take loads, and tell what happens until the process ends."""
-    runner = environment.runner
-    if not isinstance(runner, WorkerRunner):
-        raise TypeError("only a Locust worker is served")
-    generator = Generator(settings, resources, index=max(runner.worker_index, 0))
+class WorkerService:
+    """What a worker process does for the master: takes loads and tells what happens, run after run."""
 
-    def tell() -> None:
+    def __init__(self, environment: Environment) -> None:
+        runner = environment.runner
+        if not isinstance(runner, WorkerRunner):
+            raise TypeError("only a Locust worker is served")
+        self._runner = runner
+        self._run = 0
+        self._generator: Generator | None = None
+        runner.register_message(LOAD, self._take)
+        gevent.spawn(self._tell_on)
+        quitting: Any = environment.events.quitting
+        quitting.add_listener(lambda **_: self._tell())
+
+    def begin(self, run: int, settings: LoadSettings, resources: Resources) -> Generator:
+        """The generator of run number ``run``; that of the last run is closed."""
+        if self._generator is not None:
+            self._generator.close()
+        self._run = run
+        self._generator = Generator(settings, resources, index=max(self._runner.worker_index, 0))
+        return self._generator
+
+    def _take(self, environment: Environment, msg: Any, **_: Any) -> None:
+        if self._generator is not None and msg.data["run"] == self._run:
+            self._generator.apply(msg.data)
+
+    def _tell_on(self) -> None:
         while True:
             gevent.sleep(TELL_S)
-            _send(runner, generator)
+            self._tell()
 
-    def take(environment: Environment, msg: Any, **_: Any) -> None:
-        generator.apply(msg.data)
-
-    runner.register_message(LOAD, take)
-    gevent.spawn(tell)
-    quitting: Any = environment.events.quitting
-    quitting.add_listener(lambda **_: _send(runner, generator))
-    return generator
-
-
-def _send(runner: WorkerRunner, generator: Generator) -> None:
-    # As text: what a meter tells has floats and long integers that a message's own packing would have to agree on.
-    runner.send_message(TOLD, {"text": json.dumps(generator.tell())})
+    def _tell(self) -> None:
+        if self._generator is not None:
+            # As text: a meter tells floats and long integers that a message's own packing would have to agree on.
+            self._runner.send_message(TOLD, {"run": self._run, "text": json.dumps(self._generator.tell())})
 
 
 class Session:
@@ -147,8 +163,9 @@ class Session:
         """All connections first: a load on half of them would be late."""
         runner: Any = self._environment.runner
         deadline = time.time() + max(30.0, self._users / 50)
-        while runner.user_count < self._users and time.time() < deadline:
+        while runner.user_count < self._users and time.time() < deadline and not self.conductor.record.fatal:
             gevent.sleep(0.05)
+            self.conductor.hear(time.time())
         # Workers tell which users they have, and bikers connect.
         gevent.sleep(3 * TELL_S)
 

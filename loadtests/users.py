@@ -15,6 +15,7 @@ from typing import Any
 
 import gevent
 from locust import User, task
+from locust.exception import StopUser
 
 from loadtests import kinesis_wire
 from loadtests.aws_json import Answer, Caller, decoded
@@ -24,6 +25,7 @@ from loadtests.pacing import Arrival
 from loadtests.payloads import Message
 from loadtests.table_items import TableItems, capacity_of, refused_resource
 from producers.retry import THROTTLE, Meaning, meaning_of_call
+from simulator.target import TargetError
 
 _FATAL = (Meaning.ACCESS, Meaning.STREAM_MISSING)
 _RNG = random.Random()
@@ -39,6 +41,8 @@ class OpenModelUser(User):
 
     generator: Generator
     lane: Lane
+    is_able = True
+    """False when it cannot send at all; :attr:`Generator.fatal` says why."""
 
     def on_start(self) -> None:
         self.generator = self.environment.alleycat
@@ -51,6 +55,8 @@ class OpenModelUser(User):
     @task
     def take_next(self) -> None:
         """One arrival. What it raises is a fault of ours and is counted, never swallowed."""
+        if not self.is_able:
+            raise StopUser
         arrival = self.lane.take()
         self.lane.in_flight += 1
         try:
@@ -95,13 +101,21 @@ class _AwsUser(OpenModelUser):
     abstract = True
     service = ""
 
+    caller: Caller
+
     def on_start(self) -> None:
         super().on_start()
-        self.caller: Caller = self.generator.caller(self.service)
+        try:
+            self.caller = self.generator.caller(self.service)
+        except TargetError as error:
+            # A worker's machine may lack what the master's has: credentials, a region.
+            self.generator.fatal = self.generator.fatal or str(error)
+            self.is_able = False
 
     def on_stop(self) -> None:
         super().on_stop()
-        self.caller.close()
+        if self.is_able:
+            self.caller.close()
 
     def call(self, arrival: Arrival, operation: str, body: bytes, resource: str) -> Answer:
         """One signed request, told to Locust's listeners."""
