@@ -54,7 +54,8 @@ def limit_row(limit: Limit, record: Record) -> dict[str, Any]:
     rates = {second: getattr(one, limit.measure) for second, one in by_second.items()}
     refused = sorted(second for second, one in by_second.items() if one.refused)
     full = [second for second in refused if by_second[second].throttled_share >= FULL]
-    sustained = sustained_rate(rates, full, record.stages) if full or not refused else None
+    lag_s = limit.known_after_s
+    sustained = sustained_rate(rates, full, record.stages, lag_s) if full or not refused else None
     return {
         "name": limit.name,
         "resource": limit.resource,
@@ -74,14 +75,19 @@ def concerns(limit: Limit, key: Key) -> bool:
     return key.operation in limit.operations and (limit.resource in (key.resource, "IoT Core")) and bool(key.resource)
 
 
-def sustained_rate(rates: Mapping[int, float], refused: Sequence[int], stages: Sequence[StageRecord]) -> float | None:
-    """See the top of this module. ``refused``: the seconds in which more than a trifle was refused, in order."""
+def sustained_rate(
+    rates: Mapping[int, float], refused: Sequence[int], stages: Sequence[StageRecord], lag_s: int = 0
+) -> float | None:
+    """See the top of this module. ``refused``: the seconds in which more than a trifle was refused, in order.
+
+    When refusals are known ``lag_s`` late, so many seconds at a run's end tell of a load that may have been over.
+    """
     if not refused:
         held = [_whole_seconds(stage) for stage in stages if stage.judged and stage.held]
         means = [_rate_over(rates, seconds) for seconds in held if len(seconds) >= MIN_WINDOW_S]
         return max(means, default=None)
     # Of each run its first second had burst to spend and its last may have been over before its end.
-    within = [second for run in _runs(refused) for second in run[1:-1]]
+    within = [second for run in _runs(refused) for second in run[1 : -1 - lag_s]]
     return _rate_over(rates, within) if len(within) >= MIN_WINDOW_S else None
 
 

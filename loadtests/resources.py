@@ -49,7 +49,8 @@ class Table:
 class Limit:
     """One published or provisioned limit of one resource, and how to find it in measurements.
 
-    ``measure`` is the member of :class:`loadtests.measurements.Counts` that it limits.
+    ``measure`` is the member of :class:`loadtests.measurements.Counts` that it limits. Refusals are known
+    ``known_after_s`` after what they refuse: a broker that discards does not say so.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Limit:
     unit: str
     operations: tuple[str, ...]
     measure: str
+    known_after_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ READS = ("GetRecords",)
 WRITES = ("PutItem", "BatchWriteItem")
 QUERIES = ("Query",)
 PUBLISHES = ("Publish",)
+PUBACK_S = 1
+"""After so long without a PUBACK a message is known to be discarded (``ACK_TIMEOUT_S`` of bikers)."""
 
 
 def limits_of(resources: Resources) -> list[Limit]:
@@ -139,9 +143,9 @@ def iot_limits(client_ids: tuple[str, ...], small_region: bool) -> list[Limit]:
     value = limits.IOT_SMALL_PUBLISH_IN.value if small_region else account.value
     connection = limits.IOT_CONNECTION_PUBLISHES
     return [
-        Limit(account.name, "IoT Core", value, account.unit, PUBLISHES, "accepted"),
+        Limit(account.name, "IoT Core", value, account.unit, PUBLISHES, "accepted", PUBACK_S),
         *(
-            Limit(connection.name, client_id, connection.value, connection.unit, PUBLISHES, "accepted")
+            Limit(connection.name, client_id, connection.value, connection.unit, PUBLISHES, "accepted", PUBACK_S)
             for client_id in client_ids
         ),
     ]

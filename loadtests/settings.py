@@ -62,6 +62,13 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _some_seconds(text: str) -> float:
+    value = _seconds(text)
+    if value <= 0:
+        raise ValueError("give more than 0 s")
+    return value
+
+
 def _setting(default: Any, help: str, read: Callable[[str], Any]) -> Any:  # noqa: A002 - argparse's own word
     return field(default=default, metadata={"help": help, "read": read})
 
@@ -83,10 +90,10 @@ class LoadSettings:
         _number(0.01, 1e8),
     )
     start_rate: float | None = _setting(None, "First rate of a search, steps or a ramp.", _number(0.01, 1e8))
-    stage_time: float | None = _setting(None, "Length of a stage of a search or of steps: 4s.", _seconds)
+    stage_time: float | None = _setting(None, "Length of a stage of a search or of steps: 4s.", _some_seconds)
     hold_time: float | None = _setting(None, "How long a load over the limit is held: 8s.", _seconds)
     rest_time: float | None = _setting(None, "Idle time before, in which a table saves burst: 10s.", _seconds)
-    length: float | None = _setting(None, "Length of a ramp, a spike, a soak or each race: 5m.", _seconds)
+    length: float | None = _setting(None, "Length of a ramp, a spike, a soak or each race: 5m.", _some_seconds)
     races: int | None = _setting(None, "Races of a race day.", _number(1, 1000, whole=True))
     steps: int = _setting(5, "Number of steps.", _number(1, 1000, whole=True))
     precision: float = _setting(0.01, "How exactly a search finds the knee: 0.01 is 1 %.", _number(0.001, 0.5))
@@ -101,7 +108,7 @@ class LoadSettings:
         None, "Connections (Locust users) in all; a request that finds none free is late.", _number(1, 100_000, True)
     )
     retries: int = _setting(0, "How often what was throttled is sent again.", _number(0, 100, whole=True))
-    timeout: float = _setting(10.0, "A request without an answer after this failed: 10s.", _seconds)
+    timeout: float = _setting(10.0, "A request without an answer after this failed: 10s.", _some_seconds)
     read: str = _setting("both", "Leaderboards that readers ask for: class, race or both.", _one_of(*READS))
     consistent: str = _setting("no", "Strongly consistent reads of races: yes or no.", _one_of("yes", "no"))
     qos: int = _setting(1, "MQTT quality of service.", _number(0, 1, whole=True))
