@@ -16,13 +16,15 @@ import gc
 import json
 import logging
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import gevent
 from locust import LoadTestShape, events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
@@ -57,6 +59,8 @@ __all__ = [
 ]
 
 log = logging.getLogger("alleycat")
+_OURS = {"scenario", "stream", "table", "broker", "create", *OBJECTIVE_FLAGS, *(f"load_{name}" for name in FLAGS)}
+"""The options that say what is tested."""
 Listener = TypeVar("Listener", bound=Callable[..., None])
 
 
@@ -73,25 +77,29 @@ def listen(event: Any) -> Callable[[Listener], Listener]:
 @listen(events.init_command_line_parser)
 def _flags(parser: Any) -> None:
     group = parser.add_argument_group("Alleycat")
-    group.add_argument(
-        "--scenario", default="shard-limit", env_var="ALLEYCAT_SCENARIO", help=f"One of {', '.join(SCENARIOS)}."
-    )
-    group.add_argument("--stream", default="alleycat", env_var="ALLEYCAT_STREAM", help="Name of the stream.")
-    group.add_argument("--table", default="alleycat-races", env_var="ALLEYCAT_TABLE", help="Name of the table.")
-    group.add_argument("--broker", default="", env_var="ALLEYCAT_BROKER", help="MQTT broker: mqtt://HOST:PORT.")
-    group.add_argument("--report", default="", env_var="ALLEYCAT_REPORT", help="Directory for report.json and .html.")
-    group.add_argument(
-        "--create", action="store_true", help="Create the template's stream and table first (for emulators)."
-    )
-    group.add_argument("--progress", action="store_true", help="Print a JSON line a second for who runs this.")
-    group.add_argument("--target-pid", default="", help="Process whose CPU is the target's.")
-    group.add_argument("--context", default="", help="JSON that goes into the report: target, parameters, endpoint.")
-    for name, (flag, help_text) in OBJECTIVE_FLAGS.items():
-        group.add_argument(flag, default="", env_var=f"ALLEYCAT_{name.upper()}", help=help_text)
+
+    def add(flag: str, help_text: str, default: str | bool = "", dest: str = "", on_page: bool = True) -> None:
+        name = dest or flag.removeprefix("--").replace("-", "_")
+        action = "store" if isinstance(default, str) else "store_true"
+        env = f"ALLEYCAT_{name.removeprefix('load_').upper()}" if on_page else None
+        added = group.add_argument(flag, dest=name, default=default, action=action, env_var=env, help=help_text)
+        # As Locust's own parser marks what its web page has fields for; a group does not.
+        added.include_in_web_ui = on_page
+        added.is_secret = added.is_required = added.is_multiple = False
+
+    add("--scenario", f"One of {', '.join(SCENARIOS)}.", "shard-limit")
+    add("--stream", "Name of the stream.", "alleycat")
+    add("--table", "Name of the table.", "alleycat-races")
+    add("--broker", "MQTT broker: mqtt://HOST:PORT.")
+    add("--report", "Directory for report.json and .html.")
+    add("--create", "Create the template's stream and table first (for emulators).", False)
+    for flag, help_text in OBJECTIVE_FLAGS.values():
+        add(flag, help_text)
     for name, (flag, metadata) in FLAGS.items():
-        group.add_argument(
-            flag, dest=f"load_{name}", default="", env_var=f"ALLEYCAT_{name.upper()}", help=metadata["help"]
-        )
+        add(flag, metadata["help"], dest=f"load_{name}")
+    add("--progress", "Print a JSON line a second for who runs this.", False, on_page=False)
+    add("--target-pid", "Process whose CPU is the target's.", on_page=False)
+    add("--context", "JSON that goes into the report: target, parameters.", on_page=False)
 
 
 def _leave(text: str, code: int) -> NoReturn:
@@ -108,12 +116,8 @@ class Test:
         options: Any = environment.parsed_options
         self.environment = environment
         self.options = options
-        self.scenario = scenario_of(options.scenario)
-        self.objectives = objectives_from(vars(options), self.scenario.name)
-        given = settings_from({name: getattr(options, f"load_{name}") for name in FLAGS})
-        self.settings = self.scenario.settings(given)
-        self.scenario = with_reader(self.scenario, self.objectives.max_iterator_age_ms is not None)
         self.context = json.loads(options.context) if options.context else {}
+        self._read: Mapping[str, Any] | None = None
         self.session: Session | None = None
         self.crew: RemoteCrew | None = None
         self.generator: Generator | None = None
@@ -121,8 +125,26 @@ class Test:
         self.runs = 0
         """How many have begun; the web page may start several."""
 
-    def find(self) -> None:
-        """Look up what is to be loaded, or create it. :raises TargetError:"""
+    def prepare(self) -> None:
+        """Read the flags, and look up what is to be loaded; only the first time and when the web page changed them.
+
+        :raises UsageError: for flags that make no test.
+        :raises TargetError: when what is to be loaded is not there.
+        """
+        asked = {name: value for name, value in vars(self.options).items() if name in _OURS}
+        if asked == self._read:
+            return
+        self._read = None
+        scenario = scenario_of(asked["scenario"])
+        self.objectives = objectives_from(asked, scenario.name)
+        self.settings = scenario.settings(settings_from({name: asked[f"load_{name}"] for name in FLAGS}))
+        self.scenario = with_reader(scenario, self.objectives.max_iterator_age_ms is not None)
+        # A plan that cannot be made is told before anything is touched.
+        self.scenario.plan(self.settings, Resources())
+        self._find()
+        self._read = asked
+
+    def _find(self) -> None:
         scenario, options = self.scenario, self.options
         if scenario.broker and not options.broker:
             raise UsageError(f"the scenario {scenario.name} needs --broker mqtt://HOST:PORT")
@@ -136,6 +158,18 @@ class Test:
         extra = {**scenario.extra, **({"mqtt_url": options.broker} if options.broker else {})}
         self.resources = replace(found, extra=extra, small_region=bool(self.context.get("small_region")))
         seed(target, scenario, self.settings, self.resources)
+
+    def is_ready(self) -> bool:
+        """Whether a run can begin; why not goes into the log, which the web page shows."""
+        if isinstance(self.environment.runner, MasterRunner) and not self.environment.runner.worker_count:
+            log.error("no worker has connected yet; start locust --worker first")
+            return False
+        try:
+            self.prepare()
+        except (UsageError, TargetError) as error:
+            log.error("%s", error)
+            return False
+        return True
 
     @property
     def counts(self) -> dict[type, int]:
@@ -234,6 +268,8 @@ class PlannedLoad(LoadTestShape):
             if test.session.done:
                 test.finish("")
                 return None
+        elif not test.is_ready():
+            return None
         for user, count in test.counts.items():
             user.weight = count  # type: ignore[attr-defined]
         total = sum(test.counts.values())
@@ -248,13 +284,14 @@ def _init(environment: Environment, **_: Any) -> None:
         return
     try:
         test = Test(environment)
-        test.scenario.plan(test.settings, Resources())
-        test.find()
+        test.prepare()
     except UsageError as error:
         _leave(str(error), EXIT_USAGE)
     except TargetError as error:
         _leave(str(error), EXIT_TARGET)
     _tests[id(environment)] = test
+    # From gevent's hub, so that Ctrl-C reaches Locust's main greenlet and not whichever user is sending just then.
+    gevent.signal_handler(signal.SIGINT, _interrupt)
     if isinstance(environment.runner, MasterRunner):
         test.crew = RemoteCrew(environment.runner)
 
@@ -268,6 +305,10 @@ def _start(environment: Any, **_: Any) -> None:
     else:
         _tests[id(environment)].begin()
     _freeze()
+
+
+def _interrupt() -> None:
+    gevent.get_hub().handle_system_error(KeyboardInterrupt, KeyboardInterrupt())
 
 
 def _freeze() -> None:
