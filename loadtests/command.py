@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from loadtests import foresight
 from loadtests.flags import OBJECTIVE_FLAGS, objectives_from
 from loadtests.resources import Index, Resources, Shard, Table
-from loadtests.scenarios import SCENARIOS, Scenario, scenario_of, with_reader
+from loadtests.scenarios import SCENARIOS, Scenario, adapted, scenario_of
 from loadtests.settings import FLAGS, LoadSettings, settings_from
 from simulator.cloud.server import DEFAULT_HOST, CloudError
 from simulator.cloud_flags import Host, LimitOptions, Limits, Port, Rcu, Shards, Wcu, deployment_of, host_of, limits_of
@@ -123,7 +123,7 @@ def _run(
     target = one_of("--target", target, ("local", "aws"))
     load = scenario.settings(settings_from(given))
     objectives = objectives_from(asked, scenario.name)
-    scenario = with_reader(scenario, objectives.max_iterator_age_ms is not None)
+    scenario = adapted(scenario, load, objectives.max_iterator_age_ms is not None)
     if broker is not None and not scenario.broker:
         raise UsageError(f"--broker: the scenario {scenario.name} sends nothing by MQTT")
     if scenario.broker and target == "aws" and broker is None:

@@ -63,6 +63,7 @@ def limit_row(limit: Limit, record: Record) -> dict[str, Any]:
         "sustained": rounded(sustained),
         "ratio": None if sustained is None else round(sustained / limit.value, 4),
         "peak": rounded(max(rates.values(), default=0.0)),
+        "above_limit": rounded(sum(max(rate - limit.value, 0.0) for rate in rates.values())),
         "first_throttle_at_s": round(refused[0] - record.started_at, 1) if refused else None,
         "throttled": round(sum(one.refused for one in by_second.values())),
         "binding": False,

@@ -37,7 +37,7 @@ from loadtests.mqtt_users import BikerUser
 from loadtests.prepare import create, endpoint_of, environment_target, seed
 from loadtests.report_page import write_page
 from loadtests.resources import Resources, iot_limits, limits_of, look_up
-from loadtests.scenarios import SCENARIOS, Scenario, scenario_of, with_reader
+from loadtests.scenarios import SCENARIOS, Scenario, adapted, scenario_of
 from loadtests.session import LocalCrew, RemoteCrew, Session, serve_worker, tell_progress
 from loadtests.settings import FLAGS, LoadSettings, settings_from
 from loadtests.users import FinishWriter, GatewayUser, LeaderboardReader, PutRecordUser, ResultsWriter, StreamReader
@@ -112,7 +112,7 @@ class Test:
         self.objectives = objectives_from(vars(options), self.scenario.name)
         given = settings_from({name: getattr(options, f"load_{name}") for name in FLAGS})
         self.settings = self.scenario.settings(given)
-        self.scenario = with_reader(self.scenario, self.objectives.max_iterator_age_ms is not None)
+        self.scenario = adapted(self.scenario, self.settings, self.objectives.max_iterator_age_ms is not None)
         self.context = json.loads(options.context) if options.context else {}
         self.session: Session | None = None
         self.crew: RemoteCrew | None = None

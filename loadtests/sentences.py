@@ -79,8 +79,12 @@ def _limit_sentence(
         )
     worst = max(binding, key=lambda one: one["throttled"])
     others = len(binding) - 1
+    # A scatter of a percent is no burst.
+    what = worst["unit"].removesuffix("/s")
+    saved = worst["above_limit"] > 0.5 * worst["published"]
+    burst = f", after a burst of {worst['above_limit']:,.4g} {what} above it" if saved else ""
     more = f" (and {others} more {'resource' if others == 1 else 'resources'} like it)" if others else ""
     return (
         f"The limit is {worst['name']} of {worst['resource']}{more}: it sustained {worst['sustained']:,.6g} "
-        f"{worst['unit']}, {worst['ratio']:.1%} of the published {worst['published']:,.6g}.{at}"
+        f"{worst['unit']}, {worst['ratio']:.1%} of the published {worst['published']:,.6g}{burst}.{at}"
     )
