@@ -57,10 +57,10 @@ def build(record: Record, subject: Subject) -> dict[str, Any]:
     limits = [limit_row(one, record) for one in subject.limits]
     limits = [one for one in limits if one["peak"] or one["throttled"]]
     judged = [one for one in record.stages if one.judged]
-    knee = find_knee(judged, scenario.unit)
+    knee = find_knee(judged, measured.by(lambda key: key.second, operation=main), scenario.unit)
     ceiling = find_ceiling(record, cpu, main)
     outcome = outcome_of(record, limits, judged, ceiling)
-    bind(limits, outcome, measured)
+    bind(limits, outcome)
     total = measured.total(operation=main)
     latencies = _latencies(record, main)
     ages = record.iterator_age_ms
