@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from rich.text import Text
 from loadtests.sentences import said
 
 LINE_EVERY_S = 5.0
+_SHARD = re.compile(r"shardId-0{8}")
+"""As ``alleycat race`` names shards: twelve digits leave no room for the figures."""
 LIMITS_SHOWN = 12
 
 
@@ -107,7 +110,7 @@ def _limits(told: Mapping[str, Any]) -> Table:
     for one in rows[:LIMITS_SHOWN]:
         first = one["first_throttle_at_s"]
         table.add_row(
-            f"{one['resource']} {short_name(one['name'])}",
+            f"{_SHARD.sub('shard-', one['resource'])} {short_name(one['name'])}",
             f"{said(one['published'])}",
             "-" if one["sustained"] is None else f"{said(one['sustained'])}",
             "-" if one["ratio"] is None else f"{one['ratio']:.1%}",
