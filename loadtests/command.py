@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from loadtests import foresight
 from loadtests.flags import OBJECTIVE_FLAGS, objectives_from
 from loadtests.resources import Index, Resources, Shard, Table
-from loadtests.scenarios import SCENARIOS, Scenario, scenario_of, with_reader
+from loadtests.scenarios import SCENARIOS, Scenario, adapted, scenario_of
 from loadtests.settings import FLAGS, LoadSettings, settings_from
 from simulator.cloud.server import DEFAULT_HOST, CloudError
 from simulator.cloud_flags import Host, LimitOptions, Limits, Port, Rcu, Shards, Wcu, deployment_of, host_of, limits_of
@@ -108,6 +108,8 @@ def _run(
     template: Path | None,
     settings: list[str] | None,
     target: str,
+    stream: str | None,
+    table: str | None,
     broker: str | None,
     processes: int,
     limits: str,
@@ -123,7 +125,7 @@ def _run(
     target = one_of("--target", target, ("local", "aws"))
     load = scenario.settings(settings_from(given))
     objectives = objectives_from(asked, scenario.name)
-    scenario = with_reader(scenario, objectives.max_iterator_age_ms is not None)
+    scenario = adapted(scenario, load, objectives.max_iterator_age_ms is not None)
     if broker is not None and not scenario.broker:
         raise UsageError(f"--broker: the scenario {scenario.name} sends nothing by MQTT")
     if scenario.broker and target == "aws" and broker is None:
@@ -131,6 +133,9 @@ def _run(
     sizes = {"ShardCount": shards, "WriteCapacityUnits": wcu, "ReadCapacityUnits": rcu}
     chosen = _parameters(scenario, config_env, template, settings, sizes)
     deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, None, **chosen)
+    if (stream or table) and target == "local":
+        raise UsageError("--stream and --table go with --target aws; the embedded cloud has those of the template")
+    deployment = _renamed(deployment, stream, table)
     expected = _resources(deployment)
     scenario.plan(load, expected)
     if target == "aws":
@@ -288,6 +293,15 @@ def _needed(deployment: Deployment, scenario: Scenario) -> Deployment:
     )
 
 
+def _renamed(deployment: Deployment, stream: str | None, table: str | None) -> Deployment:
+    """The deployment with the names of what is really there."""
+    if stream and deployment.streams:
+        deployment = replace(deployment, streams=(replace(deployment.streams[0], name=stream),))
+    if table and deployment.tables:
+        deployment = replace(deployment, tables=(replace(deployment.tables[0], name=table),))
+    return deployment
+
+
 def _writable(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -322,6 +336,8 @@ def _confirm_cost(
 
 _Target = Annotated[str, flag("--target", env="TARGET", help="local (the embedded cloud) or aws.")]
 _Broker = Annotated[str | None, flag("--broker", env="BROKER", help="Another MQTT broker: mqtt://HOST:PORT.")]
+_Stream = Annotated[str | None, flag("--stream", env="STREAM", help="Another stream of the account.")]
+_Table = Annotated[str | None, flag("--table", env="TABLE", help="Another table of the account.")]
 _Processes = Annotated[
     int, flag("--processes", env="PROCESSES", help="Locust workers on this machine.", min=1, max=256)
 ]
@@ -335,6 +351,8 @@ _RUN: tuple[tuple[str, Any, Any], ...] = (
     ("template", Template, None),
     ("settings", Settings, None),
     ("target", _Target, "local"),
+    ("stream", _Stream, None),
+    ("table", _Table, None),
     ("broker", _Broker, None),
     ("processes", _Processes, 1),
     ("limits", Limits, "on"),

@@ -50,7 +50,7 @@ class Judge(Protocol):
 
 @dataclass
 class StageRecord:
-    """One step as it went. Times are seconds since the epoch."""
+    """One step as it went. Times are seconds since the epoch; ``rate`` is the highest of its rates."""
 
     index: int
     name: str
@@ -209,7 +209,7 @@ class Conductor:
             self._send(len(self.record.stages), {one.operation: (one, 0.0) for one in self.scenario.traffic})
             return
         self.record.stages.append(
-            StageRecord(self._walk.index, step.name or step.purpose, step.purpose, step.rate, now, now, step.judged)
+            StageRecord(self._walk.index, step.name or step.purpose, step.purpose, step.top, now, now, step.judged)
         )
         self._offer(step, now)
 

@@ -54,6 +54,8 @@ def limit_row(limit: Limit, record: Record) -> dict[str, Any]:
     rates = {second: getattr(one, limit.measure) for second, one in by_second.items()}
     refused = sorted(second for second, one in by_second.items() if one.refused)
     full = [second for second in refused if by_second[second].throttled_share >= FULL]
+    # What is accepted above the limit before anything is refused is what the bucket had saved.
+    until = refused[0] if refused else math.inf
     lag_s = limit.known_after_s
     sustained = sustained_rate(rates, full, record.stages, lag_s) if full or not refused else None
     return {
@@ -64,6 +66,7 @@ def limit_row(limit: Limit, record: Record) -> dict[str, Any]:
         "sustained": rounded(sustained),
         "ratio": None if sustained is None else round(sustained / limit.value, 4),
         "peak": rounded(max(rates.values(), default=0.0)),
+        "above_limit": rounded(sum(max(rates[one] - limit.value, 0.0) for one in rates if one <= until)),
         "first_throttle_at_s": round(refused[0] - record.started_at, 1) if refused else None,
         "throttled": round(sum(one.refused for one in by_second.values())),
         "binding": False,
@@ -106,7 +109,7 @@ def _runs(seconds: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def find_knee(judged: Sequence[StageRecord], unit: str) -> dict[str, Any] | None:
+def find_knee(judged: Sequence[StageRecord], by_second: Mapping[int, Counts], unit: str) -> dict[str, Any] | None:
     """The highest rate that held below the lowest that broke; for a search only what came after the hold counts."""
     trials = [one for one in judged if one.purpose == "trial"] or list(judged)
     broke = [one for one in trials if one.reason is not None]
@@ -115,6 +118,8 @@ def find_knee(judged: Sequence[StageRecord], unit: str) -> dict[str, Any] | None
     if not broke:
         return None
     lowest = min(broke, key=lambda one: one.rate)
+    if lowest.purpose == "ramp":
+        return _knee_of_ramp(lowest, by_second, unit)
     held = max((one.rate for one in trials if one.held and one.rate < lowest.rate), default=None)
     if held is None:
         held = max((one.rate for one in judged if one.held and one.rate < lowest.rate), default=None)
@@ -124,6 +129,15 @@ def find_knee(judged: Sequence[StageRecord], unit: str) -> dict[str, Any] | None
         "unit": unit,
         "reason": lowest.reason,
     }
+
+
+def _knee_of_ramp(stage: StageRecord, by_second: Mapping[int, Counts], unit: str) -> dict[str, Any]:
+    """A ramp passes the knee on its way: what was offered in the first second with refusals, and in the one before."""
+    seconds = [second for second in _whole_seconds(stage) if second in by_second]
+    first = next((at for at, second in enumerate(seconds) if by_second[second].throttled_share > FULL), None)
+    held = by_second[seconds[first - 1]].offered if first else None
+    broke = by_second[seconds[first]].offered if first is not None else stage.rate
+    return {"held_per_second": rounded(held), "broke_per_second": rounded(broke), "unit": unit, "reason": stage.reason}
 
 
 def find_ceiling(record: Record, cpu: Cpu, operation: str) -> dict[str, Any]:
@@ -200,7 +214,7 @@ def outcome_of(
     return "held" if all(one.held for one in judged) else "no-limit"
 
 
-def bind(limits: list[dict[str, Any]], outcome: str, measured: Measurements) -> None:
+def bind(limits: list[dict[str, Any]], outcome: str) -> None:
     """Mark the limits that bind: refused at, and sustained near to what is published."""
     if outcome != "limit":
         return

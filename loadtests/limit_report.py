@@ -15,6 +15,7 @@ from typing import Any
 
 from loadtests.conductor import Record, StageRecord
 from loadtests.findings import Cpu, bind, find_ceiling, find_knee, limit_row, outcome_of, rounded
+from loadtests.flags import DEFAULTS
 from loadtests.measurements import Counts
 from loadtests.objectives import Judgement, Objectives, judge
 from loadtests.resources import Limit, Resources
@@ -23,12 +24,9 @@ from loadtests.sentences import summarise
 from loadtests.settings import LoadSettings
 
 SCHEMA = 1
+HOLDS = ("race-day", "soak")
 DELIVERED = 0.9
 """A test in which less than this share of its plan fell due did not do what it was to do."""
-MIN_WINDOW_S = 3
-"""A rate over fewer whole seconds is not called sustained."""
-NEAR = 0.9
-"""A limit whose sustained rate is below this share of what is published does not bind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +55,10 @@ def build(record: Record, subject: Subject) -> dict[str, Any]:
     limits = [limit_row(one, record) for one in subject.limits]
     limits = [one for one in limits if one["peak"] or one["throttled"]]
     judged = [one for one in record.stages if one.judged]
-    knee = find_knee(judged, scenario.unit)
+    knee = find_knee(judged, measured.by(lambda key: key.second, operation=main), scenario.unit)
     ceiling = find_ceiling(record, cpu, main)
     outcome = outcome_of(record, limits, judged, ceiling)
-    bind(limits, outcome, measured)
+    bind(limits, outcome)
     total = measured.total(operation=main)
     latencies = _latencies(record, main)
     ages = record.iterator_age_ms
@@ -69,8 +67,10 @@ def build(record: Record, subject: Subject) -> dict[str, Any]:
     searched = subject.settings.shape == "search"
     asked_of = [one.index for one in (held_anywhere if searched and held_anywhere else record.stages)]
     part = measured.total(asked_of, main)
+    # Whether a race holds is its question, so it is asked even when nobody says how well.
+    asked = subject.objectives or (DEFAULTS if subject.settings.shape in HOLDS else subject.objectives)
     judgements = judge(
-        subject.objectives,
+        asked,
         throttled_share=measured.worst(lambda one: one.throttled_share, asked_of),
         failed_share=measured.worst(lambda one: one.failed_share, asked_of),
         late_share=part.late / part.calls if part.calls else 0.0,

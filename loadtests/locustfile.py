@@ -5,9 +5,9 @@
     locust -f loadtests/locustfile.py --scenario shard-limit --master --expect-workers 2
 
 The endpoint, the region and the credentials are AWS's own variables (``AWS_ENDPOINT_URL``, ``AWS_REGION``,
-``AWS_PROFILE``). Every setting is a flag, see ``--help``; workers get them from the master. The load follows the
-scenario's plan in an open model, so ``--users`` and ``--spawn-rate`` have no effect: ``--rate`` and ``--connections``
-have. On a 200 with failed entries see :mod:`loadtests.users`.
+``AWS_PROFILE``). ``alleycat loadtest NAME --help`` lists the flags of settings and objectives; workers get them from
+the master. The load follows the scenario's plan in an open model, so ``--users`` and ``--spawn-rate`` have no effect:
+``--rate`` and ``--connections`` have. On a 200 with failed entries see :mod:`loadtests.users`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from loadtests.mqtt_users import BikerUser
 from loadtests.prepare import create, endpoint_of, environment_target, kind_of, seed
 from loadtests.report_page import write_page
 from loadtests.resources import Resources, iot_limits, limits_of, look_up
-from loadtests.scenarios import SCENARIOS, Scenario, scenario_of, with_reader
+from loadtests.scenarios import SCENARIOS, Scenario, adapted, scenario_of
 from loadtests.session import LocalCrew, RemoteCrew, Session, WorkerService, tell_progress
 from loadtests.settings import FLAGS, LoadSettings, settings_from
 from loadtests.users import FinishWriter, GatewayUser, LeaderboardReader, PutRecordUser, ResultsWriter, StreamReader
@@ -138,7 +138,7 @@ class Test:
         scenario = scenario_of(asked["scenario"])
         self.objectives = objectives_from(asked, scenario.name)
         self.settings = scenario.settings(settings_from({name: asked[f"load_{name}"] for name in FLAGS}))
-        self.scenario = with_reader(scenario, self.objectives.max_iterator_age_ms is not None)
+        self.scenario = adapted(scenario, self.settings, self.objectives.max_iterator_age_ms is not None)
         # A plan that cannot be made is told before anything is touched.
         self.scenario.plan(self.settings, Resources())
         self._find()

@@ -104,7 +104,9 @@ def _seed_table(target: Target, items: TableItems) -> None:
 
 def _fill_stream(target: Target, settings: LoadSettings, resources: Resources) -> None:
     kinesis = target.client("kinesis")
-    messages = Messages(start_ms=0, racers=settings.racers, seed=settings.seed, record_bytes=FILL_RECORD_BYTES)
+    messages = Messages(
+        start_ms=int(time.time() * 1000), racers=settings.racers, seed=settings.seed, record_bytes=FILL_RECORD_BYTES
+    )
     for shard in resources.shards:
         left = FILL_BYTES
         while left > 0:
@@ -118,5 +120,5 @@ def _fill_stream(target: Target, settings: LoadSettings, resources: Resources) -
                 len(one["Data"]) for one, end in zip(entries, told["Records"], strict=True) if "ErrorCode" not in end
             )
             left -= stored
-            # A quarter of the shard's rate: filling is not the test.
+            # Half of the shard's rate: filling is not the test.
             time.sleep(stored / (SHARD_WRITE_BYTES.value / 2) + (0.5 if told["FailedRecordCount"] else 0))

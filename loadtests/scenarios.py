@@ -342,13 +342,18 @@ def scenario_of(name: str) -> Scenario:
     return SCENARIOS[name]
 
 
-def with_reader(scenario: Scenario, follow: bool) -> Scenario:
-    """The scenario with a consumer that follows the stream, when the iterator age is to be judged and nobody reads."""
-    reads = any(one.operation == "GetRecords" for one in scenario.traffic)
-    if not follow or reads:
-        return scenario
-    if not scenario.stream:
-        raise UsageError(
-            f"--max-iterator-age: the scenario {scenario.name} has no stream whose reading could fall behind"
-        )
-    return replace(scenario, traffic=(*scenario.traffic, _FOLLOWER))
+def adapted(scenario: Scenario, settings: LoadSettings, follow: bool) -> Scenario:
+    """The scenario with the users that its settings ask for.
+
+    :param follow: with a consumer that follows the stream, because the iterator age is to be judged.
+    :raises UsageError: when there is no stream to follow.
+    """
+    traffic = scenario.traffic
+    if settings.api == "PutRecord":
+        one_by_one = {"user": "PutRecordUser", "operation": "PutRecord", "most": 1}
+        traffic = tuple(replace(one, **one_by_one) if one.user == "GatewayUser" else one for one in traffic)  # type: ignore[arg-type]
+    if follow and not any(one.operation == "GetRecords" for one in traffic):
+        if not scenario.stream:
+            raise UsageError(f"--max-iterator-age: the scenario {scenario.name} has no stream to fall behind on")
+        traffic = (*traffic, _FOLLOWER)
+    return replace(scenario, traffic=traffic)

@@ -30,8 +30,8 @@ def summarise(
     if outcome in ("generator", "target"):
         if not total.refused:
             return (
-                f"No limit was found: {best:,.6g} {unit}/s held and nothing was refused; beyond that the {outcome} was "
-                f"the bottleneck. {ceiling['text']}."
+                f"No limit was found: {said(best)} {unit}/s held and nothing was refused; beyond that the {outcome} "
+                f"was the bottleneck. {ceiling['text']}."
             )
         return (
             f"No limit is named: some of the load was refused, but the {outcome} was the bottleneck, so these are not "
@@ -40,9 +40,9 @@ def summarise(
     if outcome == "limit":
         return _limit_sentence([one for one in limits if one["binding"]], limits, knee, unit)
     if outcome == "held":
-        return f"No limit was found: everything held up to {best:,.6g} {unit}/s, and nothing was refused."
+        return f"No limit was found: everything held up to {said(best)} {unit}/s, and nothing was refused."
     reason = next((one.reason for one in record.stages if one.reason), "an objective broke")
-    return f"No limit was found, for nothing was refused; but from {best:,.6g} {unit}/s on {reason}."
+    return f"No limit was found, for nothing was refused; but from {said(best)} {unit}/s on {reason}."
 
 
 def _burst_sentence(
@@ -68,19 +68,28 @@ def _limit_sentence(
 ) -> str:
     at = ""
     if knee is not None and knee["held_per_second"] is not None:
-        at = f" The knee is at {knee['held_per_second']:,.6g} {unit}/s."
+        at = f" The knee is at {said(knee['held_per_second'])} {unit}/s."
     if not binding:
         refused = [one for one in limits if one["throttled"]]
         first = min(refused, key=lambda one: one["first_throttle_at_s"])
         return (
             f"{first['resource']} ({first['name']}) was the first to refuse, {first['first_throttle_at_s']:.0f} s "
-            f"after the start: {first['throttled']:,} refusals, at a peak of {first['peak']:,.6g} {first['unit']} "
-            f"where {first['published']:,.6g} are to be had.{at}"
+            f"after the start: {first['throttled']:,} refusals, at a peak of {said(first['peak'])} {first['unit']} "
+            f"where {said(first['published'])} are to be had.{at}"
         )
     worst = max(binding, key=lambda one: one["throttled"])
     others = len(binding) - 1
+    # A scatter of a percent is no burst.
+    what = worst["unit"].removesuffix("/s")
+    saved = worst["above_limit"] > 0.5 * worst["published"]
+    burst = f", after a burst of {said(worst['above_limit'])} {what} above it" if saved else ""
     more = f" (and {others} more {'resource' if others == 1 else 'resources'} like it)" if others else ""
     return (
-        f"The limit is {worst['name']} of {worst['resource']}{more}: it sustained {worst['sustained']:,.6g} "
-        f"{worst['unit']}, {worst['ratio']:.1%} of the published {worst['published']:,.6g}.{at}"
+        f"The limit is {worst['name']} of {worst['resource']}{more}: it sustained {said(worst['sustained'])} "
+        f"{worst['unit']}, {worst['ratio']:.1%} of the published {said(worst['published'])}{burst}.{at}"
     )
+
+
+def said(value: float) -> str:
+    """A figure with as many digits as it is good for: 2,132,565 or 99.857."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.5g}"

@@ -11,6 +11,7 @@ from loadtests.payloads import key_choice
 from simulator.flags import UsageError
 
 SHAPES = ("search", "steps", "ramp", "spike", "soak", "race-day", "burst")
+APIS = ("PutRecords", "PutRecord")
 ARRIVALS = ("even", "poisson")
 READS = ("both", "class", "race")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
@@ -97,6 +98,7 @@ class LoadSettings:
     races: int | None = _setting(None, "Races of a race day.", _number(1, 1000, whole=True))
     steps: int = _setting(5, "Number of steps.", _number(1, 1000, whole=True))
     precision: float = _setting(0.01, "How exactly a search finds the knee: 0.01 is 1 %.", _number(0.001, 0.5))
+    api: str = _setting("PutRecords", "How records are put: PutRecords, or PutRecord one by one.", _one_of(*APIS))
     key: str = _setting("", "Where records go: even, racer, random or zipf:S.", _key)
     record_bytes: int = _setting(0, "Gather messages into records of about so many bytes.", _number(0, 1e6, whole=True))
     batch: int = _setting(0, "Records or items a request; 0 fits them to the rate.", _number(0, 500, whole=True))

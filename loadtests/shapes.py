@@ -55,6 +55,11 @@ class Step:
             return self.rate
         return self.rate + (self.end_rate - self.rate) * min(max(elapsed_s / self.seconds, 0.0), 1.0)
 
+    @property
+    def top(self) -> float:
+        """The highest of its rates."""
+        return max(self.rate, self.end_rate or 0.0)
+
     def units(self, elapsed_s: float) -> float:
         """How many units the step offers in its first ``elapsed_s`` seconds."""
         passed_s = min(elapsed_s, self.seconds) if self.purpose == "burst" or self.end_rate is not None else elapsed_s

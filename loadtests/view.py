@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +13,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from loadtests.sentences import said
+
 LINE_EVERY_S = 5.0
+_SHARD = re.compile(r"shardId-0{8}")
+"""As ``alleycat race`` names shards: twelve digits leave no room for the figures."""
 LIMITS_SHOWN = 12
 
 
@@ -48,7 +53,7 @@ def line_of(told: Mapping[str, Any]) -> str:
     parts = [
         f"{told['seconds']:>5.0f} s",
         f"{told['stage']}",
-        f"offered {told['offered_per_second']:,.6g}, accepted {told['accepted_per_second']:,.6g} {told['unit']}/s",
+        f"offered {said(told['offered_per_second'])}, accepted {said(told['accepted_per_second'])} {told['unit']}/s",
     ]
     if told["throttled_share"]:
         parts.append(f"{told['throttled_share']:.1%} throttled")
@@ -69,12 +74,14 @@ def print_report(told: Mapping[str, Any], console: Console) -> None:
         console.print(_limits(told))
     knee = told["knee"]
     if knee is not None:
-        held = "nothing" if knee["held_per_second"] is None else f"{knee['held_per_second']:,.6g} {knee['unit']}/s"
-        console.print(f"knee: {held} held, {knee['broke_per_second']:,.6g} {knee['unit']}/s broke: {knee['reason']}")
+        held = "nothing" if knee["held_per_second"] is None else f"{said(knee['held_per_second'])} {knee['unit']}/s"
+        console.print(f"knee: {held} held, {said(knee['broke_per_second'])} {knee['unit']}/s broke: {knee['reason']}")
     for name, words in (("before_knee", "before the knee"), ("after_knee", "after it")):
         one = told["latency_ms"][name]
         if one["p50"] is not None:
-            console.print(f"latency {words}: p50 {one['p50']:,.4g} ms, p99 {one['p99']:,.4g} ms, from when it was due")
+            console.print(
+                f"latency {words}: p50 {said(one['p50'])} ms, p99 {said(one['p99'])} ms, from when it was due"
+            )
     ledger = told["ledger"]
     ends = [
         f"{ledger[end]:,} {end}" for end in ("accepted", "throttled", "failed", "unsent", "unanswered") if ledger[end]
@@ -103,11 +110,11 @@ def _limits(told: Mapping[str, Any]) -> Table:
     for one in rows[:LIMITS_SHOWN]:
         first = one["first_throttle_at_s"]
         table.add_row(
-            f"{one['resource']} {short_name(one['name'])}",
-            f"{one['published']:,.7g}",
-            "-" if one["sustained"] is None else f"{one['sustained']:,.7g}",
+            f"{_SHARD.sub('shard-', one['resource'])} {short_name(one['name'])}",
+            f"{said(one['published'])}",
+            "-" if one["sustained"] is None else f"{said(one['sustained'])}",
             "-" if one["ratio"] is None else f"{one['ratio']:.1%}",
-            f"{one['peak']:,.6g}",
+            f"{said(one['peak'])}",
             "-" if first is None else f"{first:.0f} s",
             f"{one['throttled']:,}",
             style="bold yellow" if one["binding"] else "",

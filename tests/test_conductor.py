@@ -14,7 +14,7 @@ from loadtests.flags import breaks
 from loadtests.limit_report import Subject, build
 from loadtests.objectives import Objectives
 from loadtests.resources import Resources, Shard, limits_of
-from loadtests.scenarios import SCENARIOS, with_reader
+from loadtests.scenarios import SCENARIOS, adapted
 from loadtests.settings import LoadSettings
 from tests.load_services import SHARD, Service, VirtualCrew, Worker, run
 
@@ -34,8 +34,8 @@ def conductor_of(
     **given: Any,
 ) -> Conductor:
     asked = objectives or Objectives()
-    chosen = with_reader(SCENARIOS["shard-limit"], asked.max_iterator_age_ms is not None)
-    load = chosen.settings(LoadSettings(**given))
+    load = SCENARIOS["shard-limit"].settings(LoadSettings(**given))
+    chosen = adapted(SCENARIOS["shard-limit"], load, asked.max_iterator_age_ms is not None)
     return Conductor(chosen, load, resources(shards), crew, lambda **measured: breaks(asked, **measured))
 
 

@@ -8,7 +8,7 @@ from loadtests.flags import breaks, objectives_from
 from loadtests.foresight import foresee
 from loadtests.objectives import Objectives
 from loadtests.resources import Index, Resources, Shard, Table, limits_of
-from loadtests.scenarios import SCENARIOS, scenario_of, with_reader
+from loadtests.scenarios import SCENARIOS, adapted, scenario_of
 from loadtests.settings import FLAGS, LoadSettings, duration_s, settings_from
 from simulator.flags import UsageError
 
@@ -94,11 +94,20 @@ def test_a_search_that_starts_above_its_ceiling_is_refused() -> None:
 
 
 def test_the_iterator_age_brings_a_reader_and_needs_a_stream() -> None:
-    with_one = with_reader(scenario_of("shard-limit"), follow=True)
+    with_one = adapted(scenario_of("shard-limit"), LoadSettings(), follow=True)
     assert [one.operation for one in with_one.traffic] == ["PutRecords", "GetRecords"]
-    assert with_reader(scenario_of("read-limit"), follow=True) == scenario_of("read-limit")
+    assert adapted(scenario_of("read-limit"), LoadSettings(), follow=True) == scenario_of("read-limit")
     with pytest.raises(UsageError, match="no stream"):
-        with_reader(scenario_of("wcu-limit"), follow=True)
+        adapted(scenario_of("wcu-limit"), LoadSettings(), follow=True)
+
+
+def test_records_may_be_put_one_by_one() -> None:
+    found = adapted(scenario_of("race-day"), LoadSettings(api="PutRecord"), follow=False)
+    assert (found.main.user, found.main.operation, found.main.most) == ("PutRecordUser", "PutRecord", 1)
+    assert found.batch(found.main, LoadSettings(batch=500), 5000.0) == 1
+    assert [one.operation for one in found.traffic[1:]] == [
+        one.operation for one in scenario_of("race-day").traffic[1:]
+    ]
 
 
 def test_limits_are_those_of_what_is_there() -> None:
