@@ -24,6 +24,10 @@ from loadtests.resources import Limit
 
 MIN_WINDOW_S = 3
 """A rate over fewer whole seconds is not called sustained."""
+SLOWED = 3.0
+"""Answers that take so many times longer than at first come from a target that is behind."""
+COMFORTABLE = 0.7
+"""Of a core: what a worker should be given, so that its lateness is none of the latency."""
 FULL = 0.02
 """A second in which less than this share was refused may have had capacity left for most of its length."""
 NEAR = 0.9
@@ -146,6 +150,15 @@ def find_ceiling(record: Record, cpu: Cpu, operation: str) -> dict[str, Any]:
     ceilings: dict[str, float] = {}
     bottleneck = None
     by_stage = record.measurements.by(lambda key: key.stage, operation=operation)
+
+    def slowed(stage: StageRecord) -> bool:
+        """Whether answers took much longer than at first, counted from when requests were sent."""
+        took = [
+            _service_ms(record, one.index, operation) for one in record.stages if one.held or one.index == stage.index
+        ]
+        known = [one for one in took if one is not None]
+        return len(known) < 2 or known[-1] > SLOWED * known[0]
+
     for stage in record.stages:
         seconds = range(math.floor(stage.started_at), math.floor(stage.ended_at) + 1)
         answered = by_stage.get(stage.index, Counts()).answered / max(stage.ended_at - stage.started_at, 1e-9)
@@ -159,16 +172,19 @@ def find_ceiling(record: Record, cpu: Cpu, operation: str) -> dict[str, Any]:
             if share > 0.05 and answered:
                 # What a full core would do, from the busiest stage: there fixed costs weigh least.
                 ceilings[name] = max(ceilings.get(name, 0.0), answered / share)
-        busy = _bottleneck(cpu.generator(seconds), cpu.target(seconds), stage.saturated)
+        busy = _bottleneck(cpu.generator(seconds), cpu.target(seconds), stage.saturated, slowed(stage))
         # What a prime does to the two sides bears on no figure.
         if busy is not None and stage.purpose not in ("rest", "prime"):
             bottleneck = bottleneck or busy
     cores = max(len(record.workers), 1)
+    highest = max((stage.rate for stage in record.stages), default=0.0)
+    ceiling = ceilings.get("generator")
     return {
         "generator": {
             "cpu_peak": round(generator_peak, 3),
             "cores": cores,
-            "ceiling_per_second": rounded(ceilings.get("generator")),
+            "ceiling_per_second": rounded(ceiling),
+            "workers_needed": None if ceiling is None else math.ceil(highest * cores / (ceiling * COMFORTABLE)),
         },
         "target": None
         if target_peak is None
@@ -178,15 +194,21 @@ def find_ceiling(record: Record, cpu: Cpu, operation: str) -> dict[str, Any]:
     }
 
 
-def _bottleneck(generator: float, target: float | None, saturated: bool) -> str | None:
-    if generator >= BUSY and generator >= (target or 0.0):
-        return "generator"
-    if target is not None and target >= BUSY:
-        return "target"
-    if generator >= BUSY:
-        return "generator"
-    # The load was not answered in time, and the generator had time to spare: the other side was slow.
-    return "target" if saturated else None
+def _service_ms(record: Record, stage: int, operation: str) -> float | None:
+    """About how long the target took to answer, without the time that requests waited to be sent."""
+    latencies = record.measurements.latencies([stage], operation)
+    accepted, late = latencies.percentiles_ms()["p50"], latencies.percentiles_ms("lateness")["p50"]
+    return None if accepted is None else max(accepted - (late or 0.0), 0.1)
+
+
+def _bottleneck(generator: float, target: float | None, saturated: bool, slowed: bool) -> str | None:
+    if max(generator, target or 0.0) >= BUSY:
+        return "generator" if generator >= (target or 0.0) else "target"
+    if not saturated:
+        return None
+    # The load was not answered in time, and nobody was busy. Either answers took longer, or they took as long as
+    # ever and there were too few connections to wait for them on.
+    return "target" if slowed else "generator"
 
 
 def _ceiling_text(generator: float, target: float | None, ceilings: Mapping[str, float], bottleneck: str | None) -> str:
@@ -198,6 +220,10 @@ def _ceiling_text(generator: float, target: float | None, ceilings: Mapping[str,
     text += "; the target's CPU is not known" if target is None else f"; {one('target', target)}"
     if bottleneck:
         text += f": the {bottleneck} was the bottleneck"
+    if bottleneck == "generator" and generator < BUSY:
+        text += ", with all its connections waiting for answers (give it more --connections)"
+    elif bottleneck == "generator":
+        text += " (give it more --processes, or workers on other machines)"
     return text[0].upper() + text[1:]
 
 

@@ -56,6 +56,8 @@ class Worker:
         self.iterator_age_ms: float | None = None
         self.fatal: str | None = None
         self.told_at = 0.0
+        self.connections: int | None = None
+        self.waiting: list[tuple[str, Any]] = []
 
     def load(self, load: Mapping[str, Any], now: float) -> None:
         for operation, (rate, batch) in load["rates"].items():
@@ -63,6 +65,10 @@ class Worker:
                 assert rate == 0, f"{self.name} has no user who could do {operation}"
                 continue
             schedule = self.schedules[operation]
+            if load["stage"] != schedule.stage:
+                for named, arrival in [one for one in self.waiting if one[0] == operation]:
+                    self.waiting.remove((named, arrival))
+                    self.meter.gave_up(arrival.stage, operation, now, arrival.number)
             schedule.offset = load["offset"]
             seconds = load["seconds"]
             schedule.set(load["stage"], rate, batch, now, float("inf") if seconds is None else rate * seconds)
@@ -72,12 +78,8 @@ class Worker:
             while schedule.due() <= now:
                 arrival = schedule.take()
                 self.meter.due(arrival.stage, operation, arrival.due_at, arrival.number)
-                self.meter.sent(arrival.stage, operation, arrival.due_at, arrival.due_at)
-                gone = arrival.due_at >= self.service.gone_at
-                ends, done_at = self.service.take(arrival.number, arrival.due_at)
-                if gone:
-                    ends = {"": (0, 0)}
-                self.answers.append((done_at, (operation, arrival, ends, gone)))
+                self.waiting.append((operation, arrival))
+        self._send(now)
         left = []
         for done_at, answer in self.answers:
             if done_at > now:
@@ -104,6 +106,23 @@ class Worker:
                     self.meter.problem(operation, resource, code, f"Rate exceeded for {resource}", throttled, now)
         self.answers = left
 
+    def _send(self, now: float) -> None:
+        """What waits, as far as there are connections: each is busy until its answer is there."""
+        free_at = sorted(done_at for done_at, _ in self.answers)
+        while self.waiting:
+            operation, arrival = self.waiting[0]
+            sent_at = arrival.due_at
+            if self.connections is not None and len(free_at) >= self.connections:
+                sent_at = max(sent_at, free_at[len(free_at) - self.connections])
+                if sent_at > now:
+                    return
+            self.waiting.pop(0)
+            self.meter.sent(arrival.stage, operation, arrival.due_at, sent_at)
+            gone = sent_at >= self.service.gone_at
+            ends, done_at = self.service.take(arrival.number, sent_at)
+            self.answers.append((done_at, (operation, arrival, {"": (0, 0)} if gone else ends, gone)))
+            free_at = sorted([*free_at, done_at])
+
     def tell(self, now: float) -> dict[str, Any]:
         seconds = now - self.told_at if self.told_at else 0.25
         self.told_at = now
@@ -111,7 +130,7 @@ class Worker:
             "at": now,
             "seconds": seconds,
             "cpu_s": seconds * self.cpu,
-            "waiting": 0,
+            "waiting": len(self.waiting),
             "in_flight": len(self.answers),
             "users": self.users,
             "fatal": self.fatal,

@@ -137,6 +137,20 @@ def test_a_slow_target_is_not_called_a_limit() -> None:
     assert took_s < 60
 
 
+def test_too_few_connections_are_the_generators_fault() -> None:
+    """Answers take 50 ms as ever, but only so many requests can wait for one: nobody is busy, and the load is late."""
+    service = Service(rate=1e9, burst=1e9, latency_s=0.05)
+    crew = puts(service)
+    crew.all[0].connections = 20
+    conductor = conductor_of(crew, batch=1)
+    run(conductor, crew)
+    told = report(conductor)
+    assert told["outcome"] == "generator"
+    assert "--connections" in told["summary"]
+    # 20 connections of 50 ms each: 400 a second.
+    assert max(one["accepted_per_second"] for one in told["stages"]) == pytest.approx(400, rel=0.1)
+
+
 def test_a_busy_generator_is_told_even_though_the_service_refused() -> None:
     crew = puts(Service(rate=1000, burst=1000))
     crew.all[0].cpu = 0.97
