@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from loadtests import foresight
 from loadtests.flags import OBJECTIVE_FLAGS, objectives_from
-from loadtests.resources import Index, Resources, Shard, Table
+from loadtests.resources import Index, Resources, Shard, Table, look_up
 from loadtests.scenarios import SCENARIOS, Scenario, adapted, scenario_of
 from loadtests.settings import FLAGS, LoadSettings, settings_from
 from simulator.cloud.server import DEFAULT_HOST, CloudError
@@ -174,18 +174,29 @@ def _measure(
     out: Path | None,
     as_json: bool,
 ) -> int:
+    from loadtests.prepare import endpoint_of
     from simulator.cloud.server import CloudProcess
-    from simulator.target import aws_target, local_target, provision, require
+    from simulator.target import aws_target, local_target, provision
 
     context = {
-        "target": places.target,
+        # What AWS's variables point at may be an emulator; Locust looks.
+        "target": "local" if places.target == "local" else "",
         "parameters": {name: str(value) for name, value in deployment.parameters.items()},
         "small_region": places.limits.iot_small_region,
     }
     arguments = [*arguments, *(("--processes", str(places.processes)) if places.processes > 1 else ())]
     if places.target == "aws":
         target = aws_target()
-        require(target, _needed(deployment, scenario))
+        needed = _needed(deployment, scenario)
+        for service, names in (("kinesis", needed.streams), ("dynamodb", needed.tables)):
+            if names:
+                endpoint_of(service, target.region)
+        # Before Locust starts, and with fewer attempts than its clients make.
+        look_up(
+            target,
+            needed.streams[0].name if needed.streams else None,
+            needed.tables[0].name if needed.tables else None,
+        )
         environment = {**os.environ, **target.environment}
         brokers = ["--broker", places.broker] if places.broker else []
         return _follow([*arguments, *brokers, "--context", json.dumps(context)], environment, directory, out, as_json)

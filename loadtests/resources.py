@@ -196,7 +196,7 @@ class _missing:  # noqa: N801 - used as a function
             if "ResourceNotFoundException" in str(told):
                 raise TargetError(
                     f"there is no {self._what} in {self._where}; deploy it (sam build && sam deploy), "
-                    "or create it where you test with --create"
+                    "or, at an emulator, have locust create it with --create"
                 ) from None
             raise
 
