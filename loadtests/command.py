@@ -21,6 +21,7 @@ from loadtests.flags import OBJECTIVE_FLAGS, objectives_from
 from loadtests.resources import Index, Resources, Shard, Table, look_up
 from loadtests.scenarios import SCENARIOS, Scenario, adapted, scenario_of
 from loadtests.settings import FLAGS, LoadSettings, settings_from
+from simulator.asking import confirm_cost, writable
 from simulator.cloud.server import DEFAULT_HOST, CloudError
 from simulator.cloud_flags import Host, LimitOptions, Limits, Port, Rcu, Shards, Wcu, deployment_of, host_of, limits_of
 from simulator.deployment import Deployment, load_deployment
@@ -139,10 +140,10 @@ def _run(
     expected = _resources(deployment)
     scenario.plan(load, expected)
     if target == "aws":
-        _confirm_cost(scenario, load, expected, deployment, yes)
+        _ask(scenario, load, expected, deployment, yes)
     with tempfile.TemporaryDirectory(prefix="alleycat-") as scratch:
         directory = Path(scratch) if out is None else out
-        _writable(directory)
+        writable(directory)
         try:
             return _measure(
                 scenario,
@@ -215,12 +216,12 @@ def _follow(
     arguments: list[str], environment: Mapping[str, str], directory: Path, out: Path | None, as_json: bool
 ) -> int:
     from loadtests.launch import run_locust
-    from loadtests.view import Progress, print_report
+    from loadtests.view import load_view, print_report
 
     # Flags have been read already; the same names in the environment would be read again, and win.
     plain = {name: value for name, value in environment.items() if not name.startswith(("ALLEYCAT_", "LOCUST_"))}
     try:
-        with Progress() as progress:
+        with load_view() as progress:
             ended = run_locust(arguments, plain, directory, progress.show)
     except KeyboardInterrupt:
         return complain("interrupted; nothing was judged", EXIT_INTERRUPTED)
@@ -313,19 +314,7 @@ def _renamed(deployment: Deployment, stream: str | None, table: str | None) -> D
     return deployment
 
 
-def _writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".alleycat"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}; choose a directory that can be written") from None
-
-
-def _confirm_cost(
-    scenario: Scenario, load: LoadSettings, resources: Resources, deployment: Deployment, yes: bool
-) -> None:
+def _ask(scenario: Scenario, load: LoadSettings, resources: Resources, deployment: Deployment, yes: bool) -> None:
     """Show what the test may cost, and ask."""
     from simulator.cost import estimate
 
@@ -333,16 +322,7 @@ def _confirm_cost(
     records = sum(ahead.units.get(one, 0.0) for one in ("PutRecords", "PutRecord", "Publish"))
     bikes = load.connections or 0 if scenario.broker else 0
     lines = estimate(_needed(deployment, scenario), round(records), round(ahead.seconds), bikes)
-    for line in lines:
-        print(f"{line.usd:10.4f} USD  {line.what}", file=sys.stderr)
-    total = sum(line.usd for line in lines)
-    print(f"{total:10.4f} USD  in all for up to {ahead.seconds / 60:.0f} min, at us-east-1 prices", file=sys.stderr)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError("a load test on AWS costs money; add --yes to go on without being asked")
-    if not typer.confirm("Go on?", err=True):
-        raise typer.Exit(EXIT_USAGE)
+    confirm_cost(lines, "a load test", yes, f" for up to {ahead.seconds / 60:.0f} min")
 
 
 _Target = Annotated[str, flag("--target", env="TARGET", help="local (the embedded cloud) or aws.")]

@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 import re
-import sys
-import time
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from loadtests.sentences import said
+from simulator.live import LiveView
 
-LINE_EVERY_S = 5.0
 _SHARD = re.compile(r"shardId-0{8}")
 """As ``alleycat race`` names shards: twelve digits leave no room for the figures."""
 LIMITS_SHOWN = 12
 
 
-class Progress:
-    """One redrawn line on a terminal, a line every few seconds elsewhere. All on stderr."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self._live: Live | None = None
-        self._at = 0.0
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def show(self, told: Mapping[str, Any]) -> None:
-        if self._live is not None:
-            self._live.update(Text(line_of(told), overflow="ellipsis", no_wrap=True))
-        elif time.monotonic() - self._at >= LINE_EVERY_S:
-            self._at = time.monotonic()
-            print(line_of(told), file=sys.stderr, flush=True)
+def load_view() -> LiveView[Mapping[str, Any]]:
+    """Shows a test's progress messages as they come."""
+    return LiveView(lambda told: Text(line_of(told), overflow="ellipsis", no_wrap=True), line_of)
 
 
 def line_of(told: Mapping[str, Any]) -> str:

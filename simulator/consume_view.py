@@ -17,7 +17,7 @@ from rich.text import Text
 
 from consumers.runtime import FunctionStatistics, RuntimeStatistics
 from simulator.consume import Snapshot, Summary
-from simulator.terminal import LINE_EVERY_S
+from simulator.live import LINE_EVERY_S
 
 SHARDS_SHOWN = 20
 _FINE = ("starting", "running", "reading", "invoking", "finished", "stopped")

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from producers import ConfigurationError, TlsSettings
+from simulator.asking import confirm_cost, writable
 from simulator.cloud.iot_rules import basic_ingest
 from simulator.cloud.iot_sql import SqlError, parse
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_MQTT_PORT, DEFAULT_PORT, CloudError, check_port
@@ -36,7 +37,6 @@ from simulator.flags import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_TARGET,
-    EXIT_USAGE,
     AsJson,
     ConfigEnv,
     Settings,
@@ -115,6 +115,7 @@ def race(
     yes: Annotated[bool, flag("--yes", env="YES", help="Do not ask before a run that costs money.")] = False,
 ) -> None:
     """Ride a race, then check every stored number."""
+    from simulator.cost import estimate
     from simulator.league import RaceSettings
     from simulator.riders import PARTITION_KEYS
 
@@ -129,7 +130,7 @@ def race(
     elif broker is not None or processes > 1:
         raise UsageError(f"{'--broker' if broker is not None else '--processes'} goes with --via mqtt")
     if out is not None:
-        _writable(out)
+        writable(out)
     options = RaceSettings(
         racers=racers,
         seconds=seconds_of("--run-time", run_time, most=65_535),
@@ -165,13 +166,9 @@ def race(
     if options.racers * options.seconds * len(options.classes) > 100_000_000:
         raise UsageError("that race has over 100,000,000 messages; use fewer --racers or a shorter --run-time")
     if options.target == "aws":
-        _confirm_cost(
-            deployment,
-            options.racers * options.seconds * options.races * len(options.classes),
-            options.seconds * options.races,
-            options.racers * len(options.classes) if via == "mqtt" else 0,
-            yes,
-        )
+        messages = options.racers * options.seconds * options.races * len(options.classes)
+        bikes = options.racers * len(options.classes) if via == "mqtt" else 0
+        confirm_cost(estimate(deployment, messages, options.seconds * options.races, bikes), "a run", yes)
     raise typer.Exit(_ride(options, deployment, as_json, out))
 
 
@@ -179,13 +176,13 @@ def _ride(options: Any, deployment: Deployment, as_json: bool, out: Path | None)
     from simulator.league import run
     from simulator.report import write_json
     from simulator.target import TargetError
-    from simulator.terminal import View, print_report
+    from simulator.terminal import print_report, race_view
 
     async def riding() -> Any:
         return await run(options, deployment, view.show)
 
     try:
-        with View() as view:
+        with race_view() as view:
             outcome = asyncio.run(riding())
     except (CloudError, TargetError) as error:
         return complain(str(error), EXIT_TARGET)
@@ -223,31 +220,6 @@ def _classes(text: str) -> tuple[int, ...]:
     if not found or len(set(found)) != len(found) or not all(1 <= one <= 6 for one in found):
         raise UsageError(f"--classes {text!r}: give different numbers from 1 to 6, such as 1 or 1,2,6")
     return found
-
-
-def _writable(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".alleycat"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"--out {out}: {error.strerror}; choose a directory that can be written") from None
-
-
-def _confirm_cost(deployment: Deployment, messages: int, seconds: int, bikes: int, yes: bool) -> None:
-    from simulator.cost import estimate
-
-    lines = estimate(deployment, messages, seconds, bikes)
-    for line in lines:
-        print(f"{line.usd:10.4f} USD  {line.what}", file=sys.stderr)
-    print(f"{sum(line.usd for line in lines):10.4f} USD  in all, at us-east-1 prices", file=sys.stderr)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError("a run on AWS costs money; add --yes to go on without being asked")
-    if not typer.confirm("Go on?", err=True):
-        raise typer.Exit(EXIT_USAGE)
 
 
 def _rule_key(via: str, partition_key: str, template: Path | None, config_env: str) -> dict[str, str]:

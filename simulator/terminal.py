@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from simulator.live import LiveView
 from simulator.peloton import racer_names
 from simulator.progress import Progress
 from simulator.report import Report
 from simulator.utilisation import LimitUse
 
-LINE_EVERY_S = 5.0
 LIMITS_SHOWN = 8
 _SHORT = {
     "iot.account.connects_per_second": "connects",
@@ -38,31 +36,9 @@ _SHORT = {
 }
 
 
-class View:
-    """Shows :class:`Progress` objects as they come. A context manager."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self._live: Live | None = None
-        self._last_line = 0.0
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal:
-            self._live = Live(console=self.console, refresh_per_second=4, transient=True)
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-    def show(self, progress: Progress) -> None:
-        if self._live is not None:
-            self._live.update(_block(progress))
-        elif time.time() - self._last_line >= LINE_EVERY_S:
-            self._last_line = time.time()
-            print(_line(progress), file=sys.stderr, flush=True)
+def race_view(console: Console | None = None) -> LiveView[Progress]:
+    """Shows a race's :class:`Progress` as it comes."""
+    return LiveView(_block, _line, console)
 
 
 def _line(progress: Progress) -> str:

@@ -48,6 +48,7 @@ while True:
     asked = json.loads(line) if line else {"stop": True}
     if "rate" in asked:
         load = {"stage": asked["stage"], "offset": 0.5, "rates": {"Publish": [asked["rate"], asked["batch"]]}}
+        load["seconds"] = None
         generator.apply(load)
     if "stop" in asked:
         runner.quit()
