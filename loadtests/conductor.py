@@ -297,6 +297,14 @@ class Conductor:
         told_since = all(self._heard[one] > since + 0.5 for one in alive)
         idle = told_since and not any(self._busy.get(one) for one in alive)
         if idle or now - since > self.settings.timeout_s + 2:
+            # A load that was given up for being behind was behind because nobody answers any more.
+            late = _sum(
+                counts
+                for second, counts in self.record.measurements.by(lambda key: key.second).items()
+                if second > since + 1
+            )
+            if late.failed and late.failed == late.answered and self._unanswered() and not self.record.incomplete:
+                self.record.incomplete.append(f"the endpoint stopped answering before the end: {self._unanswered()}")
             self.record.ended_at = now
             self.done = True
 

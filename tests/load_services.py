@@ -28,6 +28,8 @@ class Service:
     latency_s: float = 0.005
     capacity: float = float("inf")
     gone_at: float = float("inf")
+    timeout_s: float | None = None
+    """After so long a request is given up that is sent when the service is gone; None: it is refused."""
     buckets: dict[str, TokenBucket] = field(default_factory=dict)
     busy_until: float = 0.0
 
@@ -120,6 +122,8 @@ class Worker:
             self.meter.sent(arrival.stage, operation, arrival.due_at, sent_at)
             gone = sent_at >= self.service.gone_at
             ends, done_at = self.service.take(arrival.number, sent_at)
+            if gone and self.service.timeout_s is not None:
+                done_at = sent_at + self.service.timeout_s
             self.answers.append((done_at, (operation, arrival, {"": (0, 0)} if gone else ends, gone)))
             free_at = sorted([*free_at, done_at])
 

@@ -189,6 +189,17 @@ def test_an_endpoint_that_is_gone_ends_the_test() -> None:
     assert took_s < 30
 
 
+def test_an_endpoint_that_hangs_is_not_called_a_bottleneck() -> None:
+    crew = puts(Service(rate=1000, burst=1000, gone_at=1008.0, timeout_s=5.0))
+    conductor = conductor_of(crew)
+    took_s = run(conductor, crew)
+    told = report(conductor)
+    assert told["outcome"] == "incomplete"
+    assert "stopped answering" in told["summary"]
+    assert not told["verdict"]["passed"]
+    assert took_s < 40
+
+
 def test_a_refusal_that_no_call_escapes_ends_the_test_at_once() -> None:
     crew = puts(Service(rate=1000, burst=1000))
     crew.all[0].fatal = "ResourceNotFoundException: Stream alleycat under account 123456789012 not found."

@@ -44,7 +44,7 @@ STEP = ("shard-limit", "--shape", "steps", "--steps", "1", "--stage-time", "3s")
 
 @pytest.fixture(scope="module")
 def searches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Run]]]:
-    """All of :data:`SEARCHES`, two at a time: none of them needs a quarter of a core."""
+    """All of :data:`SEARCHES`, three at a time: none of them needs a quarter of a core."""
     directory = tmp_path_factory.mktemp("searches")
 
     def search(name: str) -> Run:
@@ -52,7 +52,7 @@ def searches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fut
         # The later of a flag that is given twice counts.
         return run(loadtest(name, *SHORT, *SEARCHES[name], "--out", out, "--json"), directory / name)
 
-    pool = ThreadPoolExecutor(2)
+    pool = ThreadPoolExecutor(3)
     yield {name: pool.submit(search, name) for name in SEARCHES}
     pool.shutdown(cancel_futures=True)
 

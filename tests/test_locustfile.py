@@ -158,7 +158,7 @@ def test_no_limit_is_invented_where_there_is_none(tmp_path: Path) -> None:
     given = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
     with started(server, tmp_path / "server") as moto:
         until(lambda: answers(given["AWS_ENDPOINT_URL"]), MOST_S)
-        load = ("--start-rate", "600", "--rate", "1500", "--stage-time", "2s")
+        load = ("--start-rate", "1000", "--rate", "1500", "--stage-time", "2s")
         wanted = ("--create", "--report", "report")
         ended = run(locust("--headless", *load, *wanted), tmp_path / "first", given)
         # What is there already is no obstacle.
@@ -172,7 +172,7 @@ def test_no_limit_is_invented_where_there_is_none(tmp_path: Path) -> None:
                 "--rate",
                 "60",
                 "--start-rate",
-                "40",
+                "50",
                 "--rest-time",
                 "0s",
             ),
