@@ -209,7 +209,13 @@ class Crowd:
     """A master and its workers, each a process that was started by itself."""
 
     def __init__(
-        self, stack: ExitStack, directory: Path, cloud: CloudProcess, *arguments: str, workers: int = 2
+        self,
+        stack: ExitStack,
+        directory: Path,
+        cloud: CloudProcess,
+        *arguments: str,
+        workers: int = 2,
+        without: tuple[str, ...] = (),
     ) -> None:
         given, port = cloud.environment(), str(free_port())
         bind = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port)
@@ -221,7 +227,7 @@ class Crowd:
                 started(
                     locust("--worker", "--master-host", "127.0.0.1", "--master-port", port),
                     directory / f"worker-{index}",
-                    given,
+                    {name: value for name, value in given.items() if name not in without},
                 )
             )
             for index in range(workers)
@@ -279,6 +285,17 @@ def test_a_worker_that_is_killed_makes_the_report_incomplete(cloud: CloudProcess
     assert name in said
     assert report["verdict"]["passed"] is False
     assert report["ledger"]["accepted"] > 0
+
+
+def test_a_worker_without_credentials_ends_the_test_and_says_so(cloud: CloudProcess, tmp_path: Path) -> None:
+    keys = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    with ExitStack() as stack:
+        found = Crowd(stack, tmp_path, cloud, "--headless", *LONG, workers=1, without=keys)
+        ended = found.master.ended(90)
+        assert "Traceback" not in found.workers[0].out + found.workers[0].err
+    assert ended.code == 1
+    assert ended.report["outcome"] == "incomplete"
+    assert "no AWS credentials were found" in ended.report["summary"]
 
 
 def test_a_process_of_processes_that_is_killed(cloud: CloudProcess, tmp_path: Path) -> None:
