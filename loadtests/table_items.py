@@ -128,10 +128,11 @@ def capacity_of(told: Mapping[str, Any]) -> dict[str, float]:
 def refused_resource(body: bytes, message: str, table: Table) -> str:
     """Which resource a throttle is about: by its ``ThrottlingReasons``, else by the words of the message."""
     told = decoded(body)
-    for reason in told.get("ThrottlingReasons") or told.get("throttlingReasons") or []:
-        _, is_index, index = str(reason.get("resource", "")).partition("/index/")
-        if is_index:
-            return f"{table.name}/{index}"
+    reasons = told.get("ThrottlingReasons") or told.get("throttlingReasons") or []
+    if reasons:
+        # The first is what the message speaks of.
+        _, is_index, index = str(reasons[0].get("resource", "")).partition("/index/")
+        return f"{table.name}/{index}" if is_index else table.name
     index_named = table.index("GSI")
     if index_named is not None and "global secondary index" in message:
         return f"{table.name}/{index_named.name}"

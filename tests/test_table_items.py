@@ -128,6 +128,7 @@ def test_who_refused_is_read_from_the_reasons_and_else_from_the_words(items: Tab
     arn = "arn:aws:dynamodb:us-east-1:123456789012:table/alleycat-races"
     assert refused_resource(body(arn), "", items.table) == TABLE
     assert refused_resource(body(f"{arn}/index/GSI_Index"), "", items.table) == INDEX
+    assert refused_resource(body(arn, f"{arn}/index/GSI_Index"), "", items.table) == TABLE
     words = "provisioned throughput for one or more global secondary indexes of the table was exceeded"
     assert refused_resource(b"{}", words, items.table) == INDEX
     assert refused_resource(b"garbage", "the table was exceeded", items.table) == TABLE
