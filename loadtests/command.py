@@ -322,6 +322,7 @@ def _ask(scenario: Scenario, load: LoadSettings, resources: Resources, deploymen
     records = sum(ahead.units.get(one, 0.0) for one in ("PutRecords", "PutRecord", "Publish"))
     bikes = load.connections or 0 if scenario.broker else 0
     lines = estimate(_needed(deployment, scenario), round(records), round(ahead.seconds), bikes)
+    lines = [one for one in lines if one.usd > 0]
     confirm_cost(lines, "a load test", yes, f" for up to {ahead.seconds / 60:.0f} min")
 
 

@@ -24,6 +24,8 @@ from loadtests.resources import Limit
 
 MIN_WINDOW_S = 3
 """A rate over fewer whole seconds is not called sustained."""
+IDLE = 0.01
+"""Of a core: less is too little to tell from what a full core would do."""
 SLOWED = 3.0
 """Answers that take so many times longer than at first come from a target that is behind."""
 COMFORTABLE = 0.7
@@ -169,7 +171,7 @@ def find_ceiling(record: Record, cpu: Cpu, operation: str) -> dict[str, Any]:
                 generator_peak = max(generator_peak, share)
             else:
                 target_peak = max(target_peak or 0.0, share)
-            if share > 0.05 and answered:
+            if share > IDLE and answered:
                 # What a full core would do, from the busiest stage: there fixed costs weigh least.
                 ceilings[name] = max(ceilings.get(name, 0.0), answered / share)
         busy = _bottleneck(cpu.generator(seconds), cpu.target(seconds), stage.saturated, slowed(stage))

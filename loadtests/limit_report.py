@@ -58,6 +58,9 @@ def build(record: Record, subject: Subject) -> dict[str, Any]:
     knee = find_knee(judged, measured.by(lambda key: key.second, operation=main), scenario.unit)
     ceiling = find_ceiling(record, cpu, main)
     outcome = outcome_of(record, limits, judged, ceiling)
+    if outcome == "incomplete":
+        # What broke may have been the test.
+        knee = None
     bind(limits, outcome)
     total = measured.total(operation=main)
     latencies = _latencies(record, main)

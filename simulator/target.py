@@ -47,13 +47,19 @@ class Target:
         return {"aws_access_key_id": "test", "aws_secret_access_key": "test"} if self.kind == "local" else {}
 
     def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client of ``service``; ``config`` are members of botocore's Config."""
+        """A boto3 client of ``service``; ``config`` are members of botocore's Config.
+
+        :raises TargetError: when the endpoint is no address.
+        """
         settings: dict[str, Any] = {"retries": {"mode": "standard", "total_max_attempts": 10}, **config}
         if self.endpoint_url:
             settings["s3"] = {"addressing_style": "path"}
-        return boto3.session.Session(region_name=self.region, **self.keys).client(
-            service, endpoint_url=self.endpoint_url, config=Config(**settings)
-        )
+        try:
+            return boto3.session.Session(region_name=self.region, **self.keys).client(
+                service, endpoint_url=self.endpoint_url, config=Config(**settings)
+            )
+        except ValueError as error:
+            raise TargetError(f"cannot use {service}: {error} (AWS_ENDPOINT_URL?)") from None
 
 
 def local_target(cloud: CloudProcess, region: str) -> Target:
