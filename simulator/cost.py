@@ -1,8 +1,8 @@
 """What a run on a real account will cost, before it starts.
 
-Prices, with their dates and sources, are those of :mod:`simulator.capacity.prices`. This is an upper bound, known before
-anything runs; ``alleycat plan`` works a bill out from a run in virtual time. The estimate rounds every hourly price up to
-the hour that AWS would bill and knows nothing of free tiers.
+Prices, with their dates and sources, are those of :mod:`simulator.capacity.prices`. This is an upper bound, known
+before anything runs; ``alleycat plan`` works a bill out from a run in virtual time. The estimate rounds every hourly
+price up to the hour that AWS would bill and knows nothing of free tiers.
 """
 
 from __future__ import annotations
