@@ -34,12 +34,12 @@ class Group:
 
 
 class Arrivals:
-    """The records of one shard. ``encoded`` stands for the event's entry of each of them, and has its size."""
+    """The records of one shard. ``updates`` and ``finals`` are an event's entries that stand for all of theirs."""
 
-    def __init__(self, encoded: bytes, record_bytes: int) -> None:
+    def __init__(self, updates: bytes, finals: bytes, record_bytes: int) -> None:
         self.end = 0
         self.kinds: dict[str, Kind] = {}
-        self._encoded = encoded
+        self._encoded = (updates, finals)
         self._record_bytes = record_bytes
         self._groups: list[Group] = []
         self._firsts: list[int] = []
@@ -48,7 +48,7 @@ class Arrivals:
     def append(self, now: float, kind: Kind, count: int, partition_key: str = "") -> None:
         """``count`` records were accepted at ``now``."""
         number = str(self.end)
-        record = Record(number, now, self._encoded, partition_key)
+        record = Record(number, now, self._encoded[kind.is_final], partition_key)
         self.kinds[number] = kind
         self._groups.append(Group(record, kind, self.end, count))
         self._firsts.append(self.end)

@@ -1,7 +1,7 @@
 """One event source mapping's reading of one shard: the consumer runtime's own schedule, on a clock that jumps.
 
-:class:`consumers.runtime.shard_schedule.ShardSchedule` says when to read, what a batch is, when a window is over and what
-follows a failure; the shard's own buckets say whether a read may happen. Here is only what
+:class:`consumers.runtime.shard_schedule.ShardSchedule` says when to read, what a batch is, when a window is over and
+what follows a failure; the shard's own buckets say whether a read may happen. Here is only what
 :class:`consumers.runtime.shard_poller.ShardPoller` does with threads: carrying it out. A read takes no time.
 """
 

@@ -1,7 +1,8 @@
 """A table in virtual time: its capacity is the cloud's own, its items have the sizes that handlers give them.
 
-A write asks :class:`simulator.cloud.dynamodb.TableCapacity` with what :func:`~simulator.cloud.dynamodb_costs.write_cost`
-says of the items before and after it, and with where they lie, so that partitions have their limits too.
+A write asks :class:`simulator.cloud.dynamodb.TableCapacity` with what
+:func:`~simulator.cloud.dynamodb_costs.write_cost` says of the items before and after it, and with where they lie, so
+that partitions have their limits too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from simulator.capacity.timeline import Timeline
 from simulator.cloud import dynamodb_costs
 from simulator.cloud.dynamodb import Admission, TableCapacity
 from simulator.cloud.dynamodb_costs import failed_condition_cost, write_cost
+from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, write_touches
 from simulator.cloud.item_size import Item, item_size, read_units
 from simulator.cloud.limits import LimitSettings
@@ -54,14 +56,16 @@ class Table:
         if not admission.admitted:
             self._refused("Write", admission, now)
             return False
-        self._consumed("Write", {None: cost.table_units, **cost.global_}, now)
+        units: dict[str | None, float] = {None: cost.table_units}
+        units.update(cost.global_.items())
+        self._consumed("Write", units, now)
         self.write_units += cost.total_units
         return True
 
     def put_refused_by_condition(self, before: Item | None, key: Item, now: float) -> bool:
         """A conditional write that finds another item than it wants; the look at it is paid."""
         cost = failed_condition_cost(before)
-        touches = {None: item_touches(self.spec, key, cost.table_units)}
+        touches: dict[str | None, Touches] = {None: item_touches(self.spec, key, cost.table_units)}
         admission = self.capacity.admit_write(cost.table_units, {}, now, touches)
         if not admission.admitted:
             self._refused("Write", admission, now)

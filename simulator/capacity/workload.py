@@ -120,7 +120,7 @@ class Riders:
     @cached_property
     def sizes(self) -> Sizes:
         """Of the messages and outputs of some bikers."""
-        race = self._sample()
+        race = self._sample
         messages = [len(one) for second in {1, race.seconds} for one in race.messages(second)]
         message_bytes = round(sum(messages) / len(messages))
         best = dict(zip(race.racer_ids.tolist(), race.truth.best_hundredths.tolist(), strict=True))
@@ -131,6 +131,13 @@ class Riders:
         text = results_text({racer: outputs[place % len(outputs)] for place, racer in enumerate(ids)})
         return Sizes(message_bytes, message_bytes + self._key_bytes(ids), (len(text) - 1) / len(ids))
 
+    @property
+    def messages(self) -> tuple[bytes, bytes]:
+        """A biker's message of a race's first second, and of its last."""
+        race = self._sample
+        return race.messages(1)[0], race.messages(race.seconds)[0]
+
+    @cached_property
     def _sample(self) -> Race:
         workload = self.workload
         return plan_race(
