@@ -77,9 +77,15 @@ class Plan:
         return self.timeline.broken
 
     @property
+    def recovers(self) -> bool:
+        """Nothing was lost, no function was killed, and consumers caught up: what was refused was made good."""
+        timeouts = sum(function.totals.timeouts for function in self.functions)
+        return not self.ledger.lost and not timeouts and self.settled_s is not None
+
+    @property
     def holds(self) -> bool:
         """No limit refused anything, nothing was lost, and consumers caught up."""
-        return not self.broken and not self.ledger.lost and self.settled_s is not None
+        return self.recovers and not self.broken
 
 
 def plan(

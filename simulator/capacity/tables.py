@@ -16,14 +16,14 @@ from simulator.cloud.dynamodb_costs import failed_condition_cost, write_cost
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, write_touches
 from simulator.cloud.item_size import Item, item_size, read_units
-from simulator.cloud.limits import LimitSettings
+from simulator.cloud.limits import PARTITION_READ_UNITS, PARTITION_WRITE_UNITS, LimitSettings
 from simulator.deployment import TableSpec
 
 _LIMITS = {
-    "ProvisionedThroughput": ("provisioned_units_per_second", "units/s"),
-    "KeyRangeThroughput": ("partition.units_per_second", "units/s"),
-    "MaxOnDemandThroughput": ("max_on_demand_units_per_second", "units/s"),
-    "AccountLimit": ("account.units_per_second", "units/s"),
+    "ProvisionedThroughput": "provisioned_units_per_second",
+    "KeyRangeThroughput": "partition.units_per_second",
+    "MaxOnDemandThroughput": "max_on_demand_units_per_second",
+    "AccountLimit": "account.units_per_second",
 }
 
 
@@ -111,7 +111,9 @@ class Table:
         for reason in admission.throttled_by:
             resource = self.resource(reason.index_name)
             self._timeline.add(f"throttled_{direction.lower()}s", resource, now, 1)
-            name, unit = _LIMITS[reason.limit]
             kind = "table" if reason.index_name is None else "index"
-            limit = self._provisioned[direction, reason.index_name] if reason.limit == "ProvisionedThroughput" else 0
-            self._timeline.broke(f"dynamodb.{kind}.{direction.lower()}.{name}", resource, limit, unit, now)
+            name = f"dynamodb.{kind}.{direction.lower()}.{_LIMITS[reason.limit]}"
+            limit = self._provisioned[direction, reason.index_name] if reason.limit == "ProvisionedThroughput" else 0.0
+            if reason.limit == "KeyRangeThroughput":
+                limit = (PARTITION_WRITE_UNITS if direction == "Write" else PARTITION_READ_UNITS).value
+            self._timeline.broke(name, resource, limit, "units/s", now)
