@@ -33,12 +33,12 @@ def render(plan: Plan) -> RenderableType:
 
 
 def _question(told: dict[str, Any]) -> Text:
-    run = told["run"]
+    run, config_env = told["run"], told["deployment"]["config_env"]
     classes = f" in each of {len(run['classes'])} classes" if len(run["classes"]) > 1 else ""
     races = f", {run['races']:,} races in a row" if run["races"] > 1 else ""
     return Text(
         f"{run['racers']:,} bikers{classes}, {clock_text(run['run_time_s'])} min{races}, by {run['via']}, "
-        f"partition key {run['partition_key']}, {run['record_bytes']} bytes a record, on {told['deployment']['config_env']}"
+        f"partition key {run['partition_key']}, {run['record_bytes']} bytes a record, on {config_env}"
     )
 
 
@@ -60,7 +60,7 @@ def _answer(plan: Plan) -> Text:
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", title_justify="left")
+    grid = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title_justify="left")
     for place, title in enumerate(head):
         grid.add_column(title, justify="left" if place == 0 else "right", no_wrap=True)
     for row in rows:
