@@ -96,8 +96,11 @@ def plan(
     durations: Durations | None = None,
     prices: Mapping[str, Price] = PRICES,
     drain_s: float = DRAIN_S,
+    jitter_seed: int | None = None,
 ) -> Plan:
     """Run ``workload`` on ``deployment``. The same arguments give the same plan.
+
+    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None.
 
     :raises PlanError: for what the model does not know.
     """
@@ -105,7 +108,7 @@ def plan(
     stream = _stream_of(deployment, workload)
     start = START_MS / 1000
     now = start - LEAD_S
-    rng = random.Random(workload.seed)
+    rng = random.Random(workload.seed if jitter_seed is None else jitter_seed)
     clock, timeline = Clock(now), Timeline(start)
     ranges = uniform_ranges(
         int(limits.ON_DEMAND_SHARDS) if stream.mode == "ON_DEMAND" else stream.shard_count,
