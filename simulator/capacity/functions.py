@@ -160,7 +160,9 @@ class Function:
     def _live(self, reader: Reader, action: Invoke, memory: _Memory) -> Process[Outcome]:
         """:mod:`consumers.tumbling_window`: with windows only the last invocation of one writes."""
         yield self._base_s(len(action.records))
-        seen: Counter[tuple[int, int]] = Counter((kind.race, kind.class_place) for kind in reader.kinds(action))
+        seen: Counter[tuple[int, int]] = Counter()
+        for kind, records in reader.counted(action).items():
+            seen[kind.race, kind.class_place] += records
         if action.window is not None and not action.is_final:
             # A retry of a window's batch gets the state that it came with, so only success adds to it.
             memory.window += seen
@@ -215,10 +217,10 @@ class Function:
         """:mod:`consumers.final_results`: two writes a finisher, in slices; short of time, what is left is reported."""
         started = self._clock.now
         yield self._base_s(len(action.records))
+        if not any(kind.is_final for kind in reader.counted(action)):
+            return _complete(action, b"{}")
         kinds = reader.kinds(action)
         positions = [place for place, kind in enumerate(kinds) if kind.is_final]
-        if not positions:
-            return _complete(action, b"{}")
         table, durations = self._the_table, self._durations
         timeout_s = float(self.spec.timeout_s)
         stop_at = started + timeout_s - min(Deadline.MARGIN_MS / 1e3, timeout_s * Deadline.MARGIN_SHARE)

@@ -227,6 +227,7 @@ def _ride(
             # The last tick belongs to the second that it ends.
             timeline.level("outstanding", "producer", now - 0.001, producer.ledger.outstanding)
             _record_levels(timeline, readers, tables, now - 0.001)
+    producer.tell()
 
 
 def _record_levels(timeline: Timeline, readers: Sequence[Reader], tables: Sequence[Table], now: float) -> None:

@@ -53,7 +53,7 @@ class Ledger:
 
 
 class Producer(Protocol):
-    """Driven once a tick, in order."""
+    """Driven once a tick, in order; told to :meth:`tell` when all is done."""
 
     ledger: Ledger
 
@@ -61,6 +61,8 @@ class Producer(Protocol):
     def is_done(self) -> bool: ...
 
     def tick(self, number: int, now: float) -> None: ...
+
+    def tell(self) -> None: ...
 
 
 class _Gate:
@@ -79,6 +81,26 @@ class _Gate:
         self._seconds = riders.workload.seconds
         self._numbers = itertools.count()
         self._offer: RaceOffer | None = None
+        # Of the second that is under way; the timeline is told once a second.
+        self._offered = [0] * len(shards)
+        self._accepted = [0] * len(shards)
+        self._second = -1
+        self._since = timeline.start
+
+    def begin(self, now: float) -> None:
+        """A tick begins."""
+        second = self.timeline.second(now)
+        if second != self._second:
+            self.tell()
+            self._second, self._since = second, now
+
+    def tell(self) -> None:
+        """Give the timeline what was counted since it was last told."""
+        for metric, counts in (("offered", self._offered), ("accepted", self._accepted)):
+            for place, count in enumerate(counts):
+                if count:
+                    self.timeline.add(metric, self.shards[place].shard_id, self._since, count)
+                    counts[place] = 0
 
     def offer(self, race: int) -> RaceOffer:
         """The race's offer; one is kept."""
@@ -88,24 +110,24 @@ class _Gate:
 
     def admit(self, place: int, count: int, now: float, *, each: bool = False) -> int:
         """How many of ``count`` records the shard takes: one call's, or with ``each`` a call's each."""
-        shard, timeline = self.shards[place], self.timeline
+        shard = self.shards[place]
         by_count, by_bytes = shard.refused_by_count, shard.refused_by_bytes
         if each:
             taken = sum(shard.admit_many(1, self.nbytes, now) for _ in range(count))
         else:
             taken = shard.admit_many(count, self.nbytes, now)
         name = shard.shard_id
-        timeline.add("offered", name, now, count)
-        timeline.add("accepted", name, now, taken)
+        self._offered[place] += count
+        self._accepted[place] += taken
         if taken < count:
             self.ledger.throttled += count - taken
-            timeline.add("throttled", name, now, count - taken)
+            self.timeline.add("throttled", name, now, count - taken)
             for quota, bucket, refused in (
                 (limits.SHARD_WRITE_RECORDS, shard.write_records, shard.refused_by_count - by_count),
                 (limits.SHARD_WRITE_BYTES, shard.write_bytes, shard.refused_by_bytes - by_bytes),
             ):
                 if refused:
-                    timeline.broke(quota.name, name, bucket.rate, quota.unit, now, refused)
+                    self.timeline.broke(quota.name, name, bucket.rate, quota.unit, now, refused)
         self.ledger.delivered += taken
         return taken
 
@@ -178,6 +200,7 @@ class PutRecordsProducer(_Gate):
 
     def tick(self, number: int, now: float) -> None:
         """Everything that is sent at ``now``, the end of tick ``number`` since the first race began."""
+        self.begin(now)
         second, tick = divmod(number, TICKS)
         self._tick = number + 1
         if second < self._total:
@@ -193,15 +216,11 @@ class PutRecordsProducer(_Gate):
     def _send_counts(self, offer: RaceOffer, second: int, tick: int, now: float) -> None:
         """Nothing waits: only counts matter, until a shard refuses."""
         assert offer.counts is not None
-        for place, by_class in enumerate(offer.counts[tick].tolist()):
-            count = sum(by_class)
-            if not count:
-                continue
+        for place, count, by_class in offer.counts[tick]:
             taken = self.admit(place, count, now)
             if taken == count:
-                for class_place, of_class in enumerate(by_class):
-                    if of_class:
-                        self.arrivals[place].append(now, self.kind(class_place, second), of_class)
+                for class_place, of_class in by_class:
+                    self.arrivals[place].append(now, self.kind(class_place, second), of_class)
                 continue
             assert offer.shards is not None
             senders = offer.senders(tick)
@@ -354,6 +373,7 @@ class RuleProducer(_Gate):
 
     def tick(self, number: int, now: float) -> None:
         """As :meth:`PutRecordsProducer.tick`."""
+        self.begin(now)
         second, tick = divmod(number, TICKS)
         self._tick = number + 1
         while self._again and self._again[0][0] <= now:
