@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.capacity.arrivals import Arrivals, Kind
 from simulator.capacity.clock import Clock, Process
 from simulator.capacity.model import Plan, PlanError, plan
 from simulator.capacity.report import as_json
@@ -303,3 +304,42 @@ def test_how_fast_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{found.workload.messages:,} messages planned in {took_s:.2f} s")
     assert found.ledger.delivered == 300_000
+
+
+def test_what_was_read_is_forgotten_and_nothing_changes() -> None:
+    """Two shards' records of ten minutes are many groups; few are held at the end, and the books still close."""
+    found = plan_of(workload={"racers": 60, "seconds": 100, "races": 3})
+    check_books(found)
+    assert found.ledger.delivered == 18_000
+    assert found.settled_s is not None
+    finals = 60 * 3
+    # Race items, and class bests of the first race; the better ones of the others are two each.
+    assert found.timeline.total("consumed_write_units", INDEX) >= finals + 60
+
+
+def test_arrivals_read_back_what_was_appended() -> None:
+    arrivals = Arrivals(b"u", b"f", 200)
+    kinds = [Kind(number // 7, 0, number % 5 == 0) for number in range(9000)]
+    seen, position = [], 0
+    for number, kind in enumerate(kinds):
+        arrivals.append(float(number), kind, 1 + number % 3)
+        if number % 500 == 499:
+            assert arrivals.millis_behind(position, number + 1.0) > 0
+            records, nbytes = arrivals.read(position)
+            assert nbytes == 200 * len(records)
+            seen += [(record.arrival_s, arrivals.kinds[record.sequence_number]) for record in records]
+            position += len(records)
+            arrivals.forget(position)
+    assert position == arrivals.end == len(seen)
+    assert arrivals.millis_behind(position, 1e6) == 0
+    assert seen == [(float(number), kind) for number, kind in enumerate(kinds) for _ in range(1 + number % 3)]
+    assert len(arrivals.kinds) < 9000
+
+
+def test_one_read_returns_ten_thousand_records_at_most() -> None:
+    arrivals = Arrivals(b"u", b"f", 200)
+    arrivals.append(0.0, Kind(0, 0, False), 25_000)
+    assert [len(arrivals.read(position)[0]) for position in (0, 10_000, 20_000, 25_000)] == [10_000, 10_000, 5_000, 0]
+    large = Arrivals(b"u", b"f", 1024 * 1024)
+    large.append(0.0, Kind(0, 0, False), 25)
+    assert len(large.read(0)[0]) == 10

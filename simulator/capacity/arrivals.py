@@ -14,6 +14,8 @@ from typing import NamedTuple
 from consumers.runtime.event import Record
 from simulator.cloud import limits
 
+_HELD_GROUPS = 4096
+
 
 class Kind(NamedTuple):
     """What a record is, as functions need to know it: the race and class by their places in the workload."""
@@ -66,6 +68,18 @@ class Arrivals:
             position += count
             index += 1
         return records, len(records) * self._record_bytes
+
+    def forget(self, position: int) -> None:
+        """Nobody asks for what lies before ``position`` any more. Costs nothing until some thousand groups are held."""
+        if len(self._groups) < _HELD_GROUPS:
+            return
+        until = bisect_right(self._firsts, position) - 1
+        if until < len(self._groups) // 2:
+            return
+        for group in self._groups[:until]:
+            del self.kinds[group.record.sequence_number]
+        del self._groups[:until]
+        del self._firsts[:until]
 
     def millis_behind(self, position: int, now: float) -> int:
         """As :meth:`simulator.cloud.shard.Shard.millis_behind`."""

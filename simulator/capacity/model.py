@@ -10,7 +10,8 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
 
 Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
-record by record), and O(calls) for the table. Memory is O(racers + ticks x shards).
+record by record), and O(calls) for the table. Memory is O(racers + ticks x shards
+not yet read).
 
 Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
 that are on-demand for longer than the 15 minutes after which one may split, auto scaling, cold starts.
@@ -232,10 +233,15 @@ def _ride(
 
 def _record_levels(timeline: Timeline, readers: Sequence[Reader], tables: Sequence[Table], now: float) -> None:
     backlog: dict[str, int] = {}
+    needed: dict[int, tuple[Arrivals, int]] = {}
     for reader in readers:
+        arrivals, least = needed.get(reader.shard.index, (reader.arrivals, reader.needs_from))
+        needed[reader.shard.index] = arrivals, min(least, reader.needs_from)
         backlog[reader.mapping.name] = backlog.get(reader.mapping.name, 0) + reader.backlog
     for name, records in backlog.items():
         timeline.level("backlog", name, now, records)
+    for arrivals, position in needed.values():
+        arrivals.forget(position)
     for table in tables:
         table.record_levels(now)
 

@@ -74,6 +74,12 @@ class Reader:
         """Records in the shard that are not processed."""
         return self.arrivals.end - self._position + self.schedule.buffered
 
+    @property
+    def needs_from(self) -> int:
+        """The first position whose records it may still ask about. Lanes finish in any order, so with several it is the
+        beginning."""
+        return self._position - self.schedule.buffered if self._is_single else 0
+
     def step(self) -> None:
         """Do what the schedule says until it waits, or has an invocation out."""
         clock, schedule = self._clock, self.schedule
