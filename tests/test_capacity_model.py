@@ -52,6 +52,10 @@ def check_books(found: Plan, limit: float = 1000.0) -> None:
             assert max(windows) <= limit * (length + 1)  # a bucket of one second, and its rate
     for function in found.functions:
         assert function.totals.duration_s <= function.totals.invocations * function.spec.timeout_s
+    waits = found.accepted_ms
+    assert waits["p50"] <= waits["p99"] <= waits["max"]
+    if not throttled:
+        assert waits["max"] == (20 if ledger.delivered else 0)
     if found.settled_s is not None:
         assert found.backlog == 0
 
@@ -156,6 +160,7 @@ def test_a_deadline_loses_what_the_shard_cannot_take() -> None:
     found = plan_of(workload={"racers": 1300, "seconds": 30, "deadline_s": 3.0}, ShardCount=1)
     check_books(found)
     assert 5000 < found.ledger.lost < 8000
+    assert 2000 < found.accepted_ms["max"] <= 3020
     assert not found.recovers
 
 

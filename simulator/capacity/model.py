@@ -10,8 +10,8 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
 
 Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
-record by record), and O(calls) for the table. Memory is O(racers + ticks x shards
-not yet read).
+record by record), and O(calls) for the table. Memory is O(racers + what of
+ticks x shards is not read yet).
 
 Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
 that are on-demand for longer than the 15 minutes after which one may split, auto scaling, cold starts.
@@ -48,19 +48,27 @@ DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
 
 
+SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
 class PlanError(ValueError):
     """What was asked for cannot be planned; the text is one line and says why."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """What came out. ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had
-    not within :data:`DRAIN_S`. ``not_modelled`` says what was left out, one line each."""
+    """What came out.
+
+    ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had not within
+    :data:`DRAIN_S`. ``accepted_ms`` is how long messages waited for their acceptance from when they were due, in whole
+    ticks of 20 ms: p50, p99 and max. ``not_modelled`` says what was left out, one line each.
+    """
 
     deployment: Deployment
     workload: Workload
     riders: Riders
     ledger: Ledger
+    accepted_ms: Mapping[str, int]
     timeline: Timeline
     seconds: int
     settled_s: float | None
@@ -151,6 +159,7 @@ def plan(
         workload=workload,
         riders=riders,
         ledger=producer.ledger,
+        accepted_ms={name: producer.wait_ms(share) for name, share in SHARES.items()},
         timeline=timeline,
         seconds=timeline.second(clock.now) + 1,
         settled_s=settled_s,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,7 +28,7 @@ import numpy.typing as npt
 from producers.retry import THROTTLE
 from simulator.capacity.arrivals import Arrivals, Kind
 from simulator.capacity.timeline import Timeline
-from simulator.capacity.workload import START_MS, TICKS, Indices, RaceOffer, Riders, offer_of
+from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Indices, RaceOffer, Riders, offer_of
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.shard import Shard
@@ -64,6 +64,8 @@ class Producer(Protocol):
 
     def tell(self) -> None: ...
 
+    def wait_ms(self, share: float) -> int: ...
+
 
 class _Gate:
     """The shards, asked by their own admission and recorded. ``by_key``: readers need each record's partition key."""
@@ -86,6 +88,8 @@ class _Gate:
         self._accepted = [0] * len(shards)
         self._second = -1
         self._since = timeline.start
+        # How many messages were accepted how many ticks after the one that they were due in, that one included.
+        self.waits: Counter[int] = Counter()
 
     def begin(self, now: float) -> None:
         """A tick begins."""
@@ -163,6 +167,20 @@ class _Gate:
                 return str(self.riders.calendar.race_id(second // self._seconds))
         return f"{second}-{index}"
 
+    def count_waits(self, ticks: Indices) -> None:
+        """Messages were accepted so many ticks after they were due."""
+        for wait, count in zip(*(one.tolist() for one in np.unique(ticks, return_counts=True)), strict=True):
+            self.waits[wait] += count
+
+    def wait_ms(self, share: float) -> int:
+        """The wait that ``share`` of the accepted messages did not exceed, to a tick; 0 when there is none."""
+        wanted, seen = share * sum(self.waits.values()), 0
+        for wait in sorted(self.waits):
+            seen += self.waits[wait]
+            if seen >= wanted:
+                return wait * LINGER_MS
+        return 0
+
     def next_number(self) -> int:
         return next(self._numbers)
 
@@ -218,6 +236,7 @@ class PutRecordsProducer(_Gate):
         assert offer.counts is not None
         for place, count, by_class in offer.counts[tick]:
             taken = self.admit(place, count, now)
+            self.waits[1] += taken
             if taken == count:
                 for class_place, of_class in by_class:
                     self.arrivals[place].append(now, self.kind(class_place, second), of_class)
@@ -259,6 +278,10 @@ class PutRecordsProducer(_Gate):
     def _phases_ms(self) -> Indices:
         assert self._offer is not None
         return self._offer.phases_ms
+
+    def _due_ticks(self) -> Indices:
+        assert self._offer is not None
+        return self._offer.ticks
 
     def _heads(self, members: Indices, second: int, tick: int) -> Indices:
         """The second of each one's oldest unsettled message."""
@@ -310,6 +333,8 @@ class PutRecordsProducer(_Gate):
             taken = self.admit(place, len(own), now)
             if taken:
                 self.store(place, own[:taken], own_heads[:taken], now)
+                due_ticks = own_heads[:taken] * TICKS + self._due_ticks()[own[:taken]]
+                self.count_waits(self._tick - due_ticks)
                 self._settle(own[:taken], own_heads[:taken])
             if taken < len(own):
                 refused.append((own[taken:], own_heads[taken:]))
@@ -377,10 +402,10 @@ class RuleProducer(_Gate):
         second, tick = divmod(number, TICKS)
         self._tick = number + 1
         while self._again and self._again[0][0] <= now:
-            _, _, place, members, head, attempts = heapq.heappop(self._again)
+            _, _, place, members, due, attempts = heapq.heappop(self._again)
             self.ledger.retried += len(members)
             self.timeline.add("retried", "producer", now, len(members))
-            self._put(place, members, head, attempts, now)
+            self._put(place, members, due, attempts, now)
         if second >= self._total:
             return
         offer = self.offer(second // self.riders.workload.seconds)
@@ -388,7 +413,7 @@ class RuleProducer(_Gate):
         self.ledger.generated += len(senders)
         shards = self._shards(offer, senders, second)
         for place in np.flatnonzero(np.bincount(shards, minlength=len(self.shards))).tolist():
-            self._put(place, senders[shards == place], second, 0, now)
+            self._put(place, senders[shards == place], number, 0, now)
 
     def _shards(self, offer: RaceOffer, senders: Indices, second: int) -> Indices:
         if offer.shards is not None:
@@ -397,10 +422,12 @@ class RuleProducer(_Gate):
             return self._keys.integers(0, len(self.shards), len(senders))
         return self.riders.shards_by_time(START_MS + second * 1000 + offer.phases_ms[senders])
 
-    def _put(self, place: int, members: Indices, second: int, attempts: int, now: float) -> None:
+    def _put(self, place: int, members: Indices, due: int, attempts: int, now: float) -> None:
+        """Messages that were due in tick ``due``."""
         taken = self.admit(place, len(members), now, each=True)
+        self.waits[self._tick - due] += taken
         if taken:
-            self.store(place, members[:taken], second, now)
+            self.store(place, members[:taken], due // TICKS, now)
         refused = members[taken:]
         if not len(refused):
             return
@@ -410,4 +437,4 @@ class RuleProducer(_Gate):
             self.timeline.add("lost", "error action", now, len(refused))
             return
         pause_s = self._settings.iot_action_retry_seconds * 2 ** (attempts - 1) * (0.5 + self._rng.random())
-        heapq.heappush(self._again, (now + pause_s, self.next_number(), place, refused, second, attempts))
+        heapq.heappush(self._again, (now + pause_s, self.next_number(), place, refused, due, attempts))

@@ -47,6 +47,7 @@ def _answer(plan: Plan) -> Text:
     fate = f"{ledger.delivered:,} of {ledger.generated:,} messages on the stream"
     if ledger.lost:
         fate += f", {ledger.lost:,} lost"
+    fate += f", p99 within {plan.accepted_ms['p99']:,} ms"
     if plan.settled_s is None:
         fate += f"; {plan.backlog:,} records still unprocessed {DRAIN_S / 60:.0f} minutes after the last message"
     else:
