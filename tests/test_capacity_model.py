@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,17 @@ def test_units_of_a_race_worked_out_by_hand() -> None:
     assert found.holds
 
 
+def test_a_results_item_has_a_largest_size() -> None:
+    """33,000 bikers of one class at some 13 bytes each are more than the 400 KB that an item may have: no capacity
+    helps, and the window's last invocation fails for ever."""
+    workload = Workload(racers=33_000, seconds=3)
+    deployment = deployment_of(ShardCount=1, WriteCapacityUnits=40_000, IndexWriteCapacityUnits=40_000)
+    found = plan(deployment, workload, settings=LimitSettings(shard_rate_factor=100), drain_s=20.0)
+    assert "dynamodb.item.max_bytes" in [one.name for one in found.broken]
+    assert found.settled_s is None
+    assert not found.holds
+
+
 def test_a_class_best_is_dearer_to_beat_than_to_miss() -> None:
     """The second race of a class finds bests: a miss costs one unit and no index entry, a hit moves index entries."""
     found = plan_of(workload={"racers": 50, "seconds": 5, "races": 2}, ShardCount=1, TumblingWindowInSeconds=900)
@@ -339,6 +351,36 @@ def test_arrivals_read_back_what_was_appended() -> None:
     assert arrivals.millis_behind(position, 1e6) == 0
     assert seen == [(float(number), kind) for number, kind in enumerate(kinds) for _ in range(1 + number % 3)]
     assert len(arrivals.kinds) < 9000
+
+
+@given(
+    groups=st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(1, 9)), min_size=1, max_size=30),
+    data=st.data(),
+)
+def test_kinds_are_counted_as_they_are_read(groups: list[tuple[int, bool, int]], data: st.DataObject) -> None:
+    arrivals, each = Arrivals(b"u", b"f", 200), []
+    for number, (race, is_final, size) in enumerate(groups):
+        arrivals.append(float(number), Kind(race, 0, is_final), size)
+        each += [Kind(race, 0, is_final)] * size
+    begin = data.draw(st.integers(0, len(each)))
+    end = data.draw(st.integers(begin, len(each)))
+    assert arrivals.kinds_between(begin, end) == Counter(each[begin:end])
+
+
+def test_a_filter_sends_only_what_passes() -> None:
+    """Finals are one in five of five seconds; the finish function then gets those alone."""
+    plain = deployment_of(TumblingWindowInSeconds=0)
+    criteria = {"Filters": [{"Pattern": '{"data": {"event": ["final"]}}'}]}
+    functions = tuple(
+        replace(one, event_sources=tuple(replace(source, filter_criteria=criteria) for source in one.event_sources))
+        for one in plain.functions
+        if "final_results" in one.handler
+    )
+    found = plan(replace(plain, functions=functions), Workload(racers=40, seconds=5))
+    assert found.settled_s is not None
+    # One race item and one class best each, at two units; nothing was invoked for updates.
+    assert found.timeline.total("consumed_write_units", TABLE) == 40 * 4
+    assert found.functions[0].totals.invocations <= 4
 
 
 def test_one_read_returns_ten_thousand_records_at_most() -> None:

@@ -8,7 +8,6 @@ consumer runtime's own state machines then cut batches of it as they do of any o
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from consumers.runtime.event import Record
@@ -25,14 +24,13 @@ class Kind(NamedTuple):
     is_final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """``count`` records that are alike; ``first`` is the position of the first of them."""
+class Group(NamedTuple):
+    """``size`` records that are alike; ``first`` is the position of the first of them."""
 
     record: Record
     kind: Kind
     first: int
-    count: int
+    size: int
 
 
 class Arrivals:
@@ -63,11 +61,22 @@ class Arrivals:
         index = bisect_right(self._firsts, position) - 1
         while position < until:
             group = self._groups[index]
-            count = min(until, group.first + group.count) - position
+            count = min(until, group.first + group.size) - position
             records += [group.record] * count
             position += count
             index += 1
         return records, len(records) * self._record_bytes
+
+    def kinds_between(self, begin: int, end: int) -> dict[Kind, int]:
+        """How many records of each kind there are from position ``begin`` up to ``end``: O(groups)."""
+        found: dict[Kind, int] = {}
+        index = bisect_right(self._firsts, begin) - 1
+        while begin < end:
+            group = self._groups[index]
+            until = min(end, group.first + group.size)
+            found[group.kind] = found.get(group.kind, 0) + until - begin
+            begin, index = until, index + 1
+        return found
 
     def forget(self, position: int) -> None:
         """Nobody asks for what lies before ``position`` any more. Costs nothing until some thousand groups are held."""

@@ -234,12 +234,14 @@ class PutRecordsProducer(_Gate):
     def _send_counts(self, offer: RaceOffer, second: int, tick: int, now: float) -> None:
         """Nothing waits: only counts matter, until a shard refuses."""
         assert offer.counts is not None
+        kinds = [self.kind(class_place, second) for class_place in range(len(self.riders.workload.classes))]
         for place, count, by_class in offer.counts[tick]:
             taken = self.admit(place, count, now)
             self.waits[1] += taken
             if taken == count:
+                append = self.arrivals[place].append
                 for class_place, of_class in by_class:
-                    self.arrivals[place].append(now, self.kind(class_place, second), of_class)
+                    append(now, kinds[class_place], of_class)
                 continue
             assert offer.shards is not None
             senders = offer.senders(tick)
