@@ -372,6 +372,19 @@ class PutRecordsProducer(_Gate):
                 self._retrying += len(group)
 
 
+@dataclass(frozen=True, slots=True)
+class _Puts:
+    """PutRecords of single messages: the shard of each, its biker, the tick it was due in, and attempts made."""
+
+    places: Indices
+    members: Indices
+    due: Indices
+    attempts: Indices
+
+    def chosen(self, which: Indices) -> _Puts:
+        return _Puts(self.places[which], self.members[which], self.due[which], self.attempts[which])
+
+
 class RuleProducer(_Gate):
     """IoT Core's rule: each message is a PutRecord of its own, in no order with others."""
 
@@ -388,10 +401,10 @@ class RuleProducer(_Gate):
     ) -> None:
         super().__init__(riders, shards, arrivals, timeline, by_key=by_key)
         self._settings = settings
-        self._rng = rng
-        self._keys = np.random.default_rng(rng.getrandbits(64))
+        self._rng = np.random.default_rng(rng.getrandbits(64))
         self._total = riders.workload.total_seconds
-        self._again: list[tuple[float, int, int, Indices, int, int]] = []
+        # What is tried again, by the tick at whose end it is.
+        self._again: dict[int, list[_Puts]] = {}
         self._tick = 0
 
     @property
@@ -403,40 +416,61 @@ class RuleProducer(_Gate):
         self.begin(now)
         second, tick = divmod(number, TICKS)
         self._tick = number + 1
-        while self._again and self._again[0][0] <= now:
-            _, _, place, members, due, attempts = heapq.heappop(self._again)
-            self.ledger.retried += len(members)
-            self.timeline.add("retried", "producer", now, len(members))
-            self._put(place, members, due, attempts, now)
-        if second >= self._total:
-            return
-        offer = self.offer(second // self.riders.workload.seconds)
-        senders = offer.senders(tick)
-        self.ledger.generated += len(senders)
-        shards = self._shards(offer, senders, second)
-        for place in np.flatnonzero(np.bincount(shards, minlength=len(self.shards))).tolist():
-            self._put(place, senders[shards == place], number, 0, now)
+        parts = self._again.pop(number, [])
+        retries = sum(len(one.members) for one in parts)
+        if retries:
+            self.ledger.retried += retries
+            self.timeline.add("retried", "producer", now, retries)
+        if second < self._total:
+            offer = self.offer(second // self.riders.workload.seconds)
+            senders = offer.senders(tick)
+            self.ledger.generated += len(senders)
+            zeros = np.zeros(len(senders), np.int64)
+            parts.append(_Puts(self._shards(offer, senders, second), senders, zeros + number, zeros))
+        puts = parts[0] if len(parts) == 1 else _joined(parts)
+        for place in np.flatnonzero(np.bincount(puts.places, minlength=len(self.shards))).tolist():
+            mine = np.flatnonzero(puts.places == place)
+            # Within a tick first attempts and others come as they come: none goes first.
+            self._put(place, puts.chosen(self._rng.permutation(mine) if retries else mine), number, now)
 
     def _shards(self, offer: RaceOffer, senders: Indices, second: int) -> Indices:
         if offer.shards is not None:
             return offer.shards[senders]
         if self.riders.workload.partition_key == "random":
-            return self._keys.integers(0, len(self.shards), len(senders))
+            return self._rng.integers(0, len(self.shards), len(senders))
         return self.riders.shards_by_time(START_MS + second * 1000 + offer.phases_ms[senders])
 
-    def _put(self, place: int, members: Indices, due: int, attempts: int, now: float) -> None:
-        """Messages that were due in tick ``due``."""
-        taken = self.admit(place, len(members), now, each=True)
-        self.waits[self._tick - due] += taken
+    def _put(self, place: int, puts: _Puts, number: int, now: float) -> None:
+        count = len(puts.members)
+        taken = self.admit(place, count, now, each=True)
         if taken:
-            self.store(place, members[:taken], due // TICKS, now)
-        refused = members[taken:]
-        if not len(refused):
+            self.count_waits(number + 1 - puts.due[:taken])
+            self.store(place, puts.members[:taken], puts.due[:taken] // TICKS, now)
+        if taken == count:
             return
-        attempts += 1
-        if attempts >= self._settings.iot_action_attempts:
-            self.ledger.lost += len(refused)
-            self.timeline.add("lost", "error action", now, len(refused))
+        refused = puts.chosen(np.arange(taken, count))
+        refused = _Puts(refused.places, refused.members, refused.due, refused.attempts + 1)
+        gives_up = refused.attempts >= self._settings.iot_action_attempts
+        if gives_up.any():
+            self.ledger.lost += int(gives_up.sum())
+            self.timeline.add("lost", "error action", now, int(gives_up.sum()))
+            refused = refused.chosen(np.flatnonzero(~gives_up))
+        if not len(refused.members):
             return
-        pause_s = self._settings.iot_action_retry_seconds * 2 ** (attempts - 1) * (0.5 + self._rng.random())
-        heapq.heappush(self._again, (now + pause_s, self.next_number(), place, refused, due, attempts))
+        jitter = 0.5 + self._rng.random(len(refused.members))
+        pauses_s = self._settings.iot_action_retry_seconds * 2.0 ** (refused.attempts - 1) * jitter
+        wakes = number + np.maximum(1, np.ceil(pauses_s * 1000 / LINGER_MS).astype(np.int64))
+        for wake in np.unique(wakes).tolist():
+            self._again.setdefault(wake, []).append(refused.chosen(np.flatnonzero(wakes == wake)))
+
+
+def _joined(parts: Sequence[_Puts]) -> _Puts:
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return _Puts(none, none, none, none)
+    return _Puts(
+        np.concatenate([one.places for one in parts]),
+        np.concatenate([one.members for one in parts]),
+        np.concatenate([one.due for one in parts]),
+        np.concatenate([one.attempts for one in parts]),
+    )
