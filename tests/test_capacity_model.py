@@ -178,6 +178,18 @@ def test_one_put_record_a_message_pays_whole_kibibytes() -> None:
     assert over.ledger.lost == 24_000 - over.ledger.delivered
 
 
+def test_a_flood_costs_a_shard_four_thousand_attempts_at_a_time() -> None:
+    """20,000 messages a second into one shard: no new ones are sent while 4,000 wait to be sent again, as the producer
+    has it, so attempts stay few, and the deadline ends it."""
+    found = plan_of(workload={"racers": 20_000, "seconds": 5, "deadline_s": 10.0}, ShardCount=1)
+    check_books(found)
+    assert found.ledger.delivered == pytest.approx(1000 + 15 * 1000, rel=0.03)
+    # Pauses are 0.05 s on average at first, and double: five attempts each in the first second, for 4,500 at a time.
+    attempts = found.timeline.series("offered", SHARD, 9)
+    assert attempts[0] < 30_000
+    assert max(attempts[3:]) < 15_000
+
+
 def test_a_partition_key_of_one_value_uses_one_shard() -> None:
     found = plan_of(workload={"racers": 1200, "seconds": 10, "partition_key": "class"}, ShardCount=4)
     used = [shard for shard in as_json(found)["shards"] if shard["offered"]]

@@ -76,6 +76,7 @@ class Plan:
     shards: tuple[Shard, ...]
     tables: tuple[Table, ...]
     functions: tuple[Function, ...]
+    durations: Durations
     usage: Usage
     bill: tuple[BillLine, ...]
     not_modelled: tuple[str, ...]
@@ -113,7 +114,7 @@ def plan(
 
     :raises PlanError: for what the model does not know.
     """
-    settings = settings or LimitSettings()
+    settings, durations = settings or LimitSettings(), durations or Durations()
     stream = _stream_of(deployment, workload)
     start = START_MS / 1000
     now = start - LEAD_S
@@ -134,7 +135,7 @@ def plan(
         function = functions.get(spec.name)
         if function is None:
             table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
-            function = Function(spec, table, league, durations or Durations(), clock, timeline, rng)
+            function = Function(spec, table, league, durations, clock, timeline, rng)
             functions[spec.name] = function
             if not function.is_modelled:
                 left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
@@ -167,6 +168,7 @@ def plan(
         shards=tuple(shards),
         tables=tuple(tables.values()),
         functions=tuple(functions.values()),
+        durations=durations,
         usage=usage,
         bill=tuple(bill_of(deployment, usage, prices)),
         not_modelled=tuple(left_out),

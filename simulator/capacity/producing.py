@@ -225,11 +225,23 @@ class PutRecordsProducer(_Gate):
             offer = self.offer(second // self.riders.workload.seconds)
             is_idle = not self.ledger.outstanding
             self.ledger.generated += offer.bounds[tick + 1] - offer.bounds[tick]
-            if is_idle and offer.counts is not None and not self.by_key:
+            if is_idle and not self.by_key and self._counts_suffice(offer, tick, now):
                 self._send_counts(offer, second, tick, now)
                 return
             self._emit(offer, second, tick)
         self._send(second, tick, now)
+
+    def _counts_suffice(self, offer: RaceOffer, tick: int, now: float) -> bool:
+        """Whether one call takes the tick's senders, or all their shards do: who they are then does not matter."""
+        if offer.counts is None:
+            return False
+        if offer.bounds[tick + 1] - offer.bounds[tick] <= self.riders.workload.batch_records:
+            return True
+        return all(
+            count <= self.shards[place].write_records.refill(now)
+            and count * self.nbytes <= self.shards[place].write_bytes.refill(now)
+            for place, count, _ in offer.counts[tick]
+        )
 
     def _send_counts(self, offer: RaceOffer, second: int, tick: int, now: float) -> None:
         """Nothing waits: only counts matter, until a shard refuses."""
@@ -312,6 +324,7 @@ class PutRecordsProducer(_Gate):
         heads = self._heads(queue, second, tick)
         deadline_s = self.riders.workload.deadline_s
         due = self.timeline.start + heads + self._phases_ms()[queue] / 1000
+        # What is new and not taken is not looked at either: it is lost when its turn comes.
         late = due <= now - deadline_s
         if late.any():
             self.ledger.lost += int(late.sum())
@@ -323,6 +336,10 @@ class PutRecordsProducer(_Gate):
         self.timeline.add("retried", "producer", now, retries)
         step = self.riders.workload.batch_records
         for begin in range(0, len(queue), step):
+            if begin >= retries and self._retrying >= MAX_RETRYING:
+                # What is new waits for those, though it is due.
+                self._ready.appendleft(queue[begin:])
+                return
             self._call(queue[begin : begin + step], heads[begin : begin + step], now)
 
     def _call(self, members: Indices, heads: Indices, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from simulator.capacity.functions import Function
@@ -58,6 +59,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
             "seconds": round(plan.usage.seconds, 1),
             "lines": [line.as_json() for line in plan.bill],
         },
+        "assumed_durations": asdict(plan.durations),
         "not_modelled": list(plan.not_modelled),
     }
     if with_timeline:

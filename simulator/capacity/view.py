@@ -28,6 +28,9 @@ def render(plan: Plan) -> RenderableType:
     parts: list[RenderableType] = [_question(told), _answer(plan)]
     parts += [_limit(one) for one in plan.broken[:_ROWS_SHOWN]]
     parts += [_shards(told), _functions(plan, told), _tables(told), _bill(plan, told)]
+    assumed = told["assumed_durations"]
+    text = "assumed: {invocation_ms:g} ms an invocation, {record_us:g} us a record, {call_ms:g} ms a call of the table"
+    parts.append(Text(text.format(**assumed), style="dim"))
     parts += [Text(f"not planned: {line}", style="dim") for line in plan.not_modelled]
     return Group(*parts)
 
