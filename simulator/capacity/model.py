@@ -28,10 +28,12 @@ from consumers.store import DEFAULT_TABLE
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.functions import Durations, Function
+from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.items import League
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
-from simulator.capacity.producing import Ledger, Producer, PutRecordsProducer, RuleProducer
+from simulator.capacity.producing import PutRecordsProducer
 from simulator.capacity.reading import Reader
+from simulator.capacity.rule import RuleProducer
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload
