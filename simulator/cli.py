@@ -1,7 +1,7 @@
-"""The commands: ``alleycat race``, ``cloud``, ``consume``, ``loadtest``, ``template``, ``limits``.
+"""The commands: ``alleycat race``, ``cloud``, ``consume``, ``loadtest``, ``plan``, ``template``, ``limits``.
 
-Exit codes: 0 all well, 1 the run failed its verdict, 2 usage or configuration, 3 the target could not be reached
-or started, 130 interrupted. Nothing prints a traceback at a user.
+Exit codes: 0 all well, 1 the run failed its verdict or the plan does not hold, 2 usage or configuration, 3 the target
+could not be reached or started, 130 interrupted. Nothing prints a traceback at a user.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from simulator.flags import (
 from simulator.flags import complain as _complain
 from simulator.flags import flag as _flag
 from simulator.limits_view import show_limits
+from simulator.plan_command import plan
 from simulator.race_command import race
 
 # typer brings its own copy of click or uses the installed one, by version; this is its UsageError in either case.
@@ -175,6 +176,7 @@ def show_template(
 
 app.command()(race)
 app.command()(consume)
+app.command()(plan)
 app.command("limits")(show_limits)
 
 # What stands above this package, the load tests, adds its commands by entry point: arrows point down.

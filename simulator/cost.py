@@ -1,7 +1,8 @@
 """What a run on a real account will cost, before it starts.
 
-Prices are us-east-1, in USD, as read from AWS's price list in the month beside each; other regions differ. The
-estimate rounds every hourly price up to the hour that AWS would bill and knows nothing of free tiers.
+Prices, with their dates and sources, are those of :mod:`simulator.capacity.prices`. This is an upper bound, known
+before anything runs; ``alleycat plan`` works a bill out from a run in virtual time. The estimate rounds every hourly
+price up to the hour that AWS would bill and knows nothing of free tiers.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from simulator.capacity.prices import PRICES
 from simulator.deployment import Deployment
 
-SHARD_HOUR = 0.015  # price list 2024-07
-PUT_PAYLOAD_UNIT_MILLION = 0.014  # per million 25 KB units, each record rounded up; price list 2024-07
-ON_DEMAND_STREAM_HOUR = 0.04  # On-demand Standard; aws-samples, 2026
-ON_DEMAND_GB_IN = 0.08  # each record rounded up to 1 KB; aws-samples, 2026
-ON_DEMAND_GB_OUT = 0.04  # aws-samples, 2026
-WCU_HOUR = 0.00065  # price list 2024-11
-RCU_HOUR = 0.00013  # price list 2024-11
-LAMBDA_REQUEST_MILLION = 0.20  # price list 2024-07
-IOT_MESSAGE_MILLION = 1.00  # up to a billion a month, each 5 KB begun; AWS IoT Core pricing page, 2025
-IOT_CONNECTION_MINUTE_MILLION = 0.08  # AWS IoT Core pricing page, 2025
-IOT_RULE_MILLION = 0.15  # for a rule triggered, and as much for each action; AWS IoT Core pricing page, 2025
-LAMBDA_GB_SECOND = 0.0000166667  # x86, price list 2024-07
+SHARD_HOUR = PRICES["kinesis.shard_hour"].usd
+PUT_PAYLOAD_UNIT_MILLION = PRICES["kinesis.put_payload_unit"].usd
+ON_DEMAND_STREAM_HOUR = PRICES["kinesis.on_demand.stream_hour"].usd
+ON_DEMAND_GB_IN = PRICES["kinesis.on_demand.gb_in"].usd
+ON_DEMAND_GB_OUT = PRICES["kinesis.on_demand.gb_out"].usd
+WCU_HOUR = PRICES["dynamodb.wcu_hour"].usd
+RCU_HOUR = PRICES["dynamodb.rcu_hour"].usd
+LAMBDA_REQUEST_MILLION = PRICES["lambda.request"].usd
+IOT_MESSAGE_MILLION = PRICES["iot.message"].usd
+IOT_CONNECTION_MINUTE_MILLION = PRICES["iot.connection_minute"].usd
+IOT_RULE_MILLION = PRICES["iot.rule"].usd
+LAMBDA_GB_SECOND = PRICES["lambda.gb_second"].usd
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,313 @@
+"""A deployment under a workload, in virtual time: what breaks, when, and what it costs.
+
+Prior art is the discrete-event simulation of SimPy and the spreadsheet that sizes a stream by its average. A sheet
+cannot see that writes starve at a finish, or that a refused record comes back; a general simulator would need every
+limit written again. Here the limits are the embedded cloud's own objects, asked with a clock that jumps::
+
+    Riders --tick--> PutRecordsProducer / RuleProducer --admit_many--> Shard          simulator.cloud.shard
+                                                          Arrivals <--'  |
+                       Reader --next_action--> ShardSchedule             | admit_read consumers.runtime
+                         `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
+
+Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
+record by record), and O(calls) for the table. Memory is O(racers + what of
+ticks x shards is not read yet).
+
+Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
+that are on-demand for longer than the 15 minutes after which one may split, auto scaling, cold starts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from consumers.runtime.event import EventBuilder
+from consumers.store import DEFAULT_TABLE
+from simulator.capacity.arrivals import Arrivals
+from simulator.capacity.clock import Clock
+from simulator.capacity.functions import Durations, Function
+from simulator.capacity.gate import Ledger, Producer
+from simulator.capacity.items import League
+from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
+from simulator.capacity.producing import PutRecordsProducer
+from simulator.capacity.reading import Reader
+from simulator.capacity.rule import RuleProducer
+from simulator.capacity.tables import Table
+from simulator.capacity.timeline import Broken, Timeline
+from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload
+from simulator.cloud import limits
+from simulator.cloud.limits import LimitSettings
+from simulator.cloud.sequence import uniform_ranges
+from simulator.cloud.shard import Shard
+from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, StreamSpec
+from simulator.local_functions import mapping_config
+
+LEAD_S = 1.5
+"""The deployment stands so long before the first message."""
+DRAIN_S = 900.0
+"""How long after the last message consumers may take before a plan gives up on them."""
+
+
+SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
+class PlanError(ValueError):
+    """What was asked for cannot be planned; the text is one line and says why."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Plan:
+    """What came out.
+
+    ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had not within
+    :data:`DRAIN_S`. ``accepted_ms`` is how long messages waited for their acceptance from when they were due, in whole
+    ticks of 20 ms: p50, p99 and max. ``not_modelled`` says what was left out, one line each.
+    """
+
+    deployment: Deployment
+    workload: Workload
+    riders: Riders
+    ledger: Ledger
+    accepted_ms: Mapping[str, int]
+    timeline: Timeline
+    seconds: int
+    settled_s: float | None
+    backlog: int
+    shards: tuple[Shard, ...]
+    tables: tuple[Table, ...]
+    functions: tuple[Function, ...]
+    durations: Durations
+    usage: Usage
+    bill: tuple[BillLine, ...]
+    not_modelled: tuple[str, ...]
+
+    @property
+    def broken(self) -> list[Broken]:
+        """Limits that refused something, the first one first."""
+        return self.timeline.broken
+
+    @property
+    def recovers(self) -> bool:
+        """Nothing was lost, no function was killed, and consumers caught up: what was refused was made good."""
+        timeouts = sum(function.totals.timeouts for function in self.functions)
+        return not self.ledger.lost and not timeouts and self.settled_s is not None
+
+    @property
+    def holds(self) -> bool:
+        """No limit refused anything, nothing was lost, and consumers caught up."""
+        return self.recovers and not self.broken
+
+
+def plan(
+    deployment: Deployment,
+    workload: Workload,
+    *,
+    settings: LimitSettings | None = None,
+    durations: Durations | None = None,
+    prices: Mapping[str, Price] = PRICES,
+    drain_s: float = DRAIN_S,
+    jitter_seed: int | None = None,
+) -> Plan:
+    """Run ``workload`` on ``deployment``. The same arguments give the same plan.
+
+    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None.
+
+    :raises PlanError: for what the model does not know.
+    """
+    settings, durations = settings or LimitSettings(), durations or Durations()
+    stream = _stream_of(deployment, workload)
+    start = START_MS / 1000
+    now = start - LEAD_S
+    rng = random.Random(workload.seed if jitter_seed is None else jitter_seed)
+    clock, timeline = Clock(now), Timeline(start)
+    ranges = uniform_ranges(
+        int(limits.ON_DEMAND_SHARDS) if stream.mode == "ON_DEMAND" else stream.shard_count,
+    )
+    riders = Riders(workload, [low for low, _ in ranges])
+    shards = [Shard(index, one, now, settings) for index, one in enumerate(ranges)]
+    sources, left_out = _sources(deployment, stream)
+    arrivals = [_arrivals(riders, shard, sources) for shard in shards]
+    tables = {table.name: Table(table, settings, timeline, now) for table in deployment.tables}
+    league = League(riders)
+    functions: dict[str, Function] = {}
+    readers: list[Reader] = []
+    for spec, source in sources:
+        function = functions.get(spec.name)
+        if function is None:
+            table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
+            function = Function(spec, table, league, durations, clock, timeline, rng)
+            functions[spec.name] = function
+            if not function.is_modelled:
+                left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
+        mapping = mapping_config(spec, source, source.source_arn)
+        for shard, held in zip(shards, arrivals, strict=True):
+            reader = Reader(clock, mapping, shard, held, function, timeline, rng)
+            readers.append(reader)
+            # Pollers begin when they begin: their seconds are not aligned.
+            clock.at(now + rng.random(), reader.step)
+    by_key = any(source.parallelization_factor > 1 for _, source in sources)
+    producer: Producer = (
+        RuleProducer(riders, shards, arrivals, timeline, rng, settings, by_key=by_key)
+        if workload.transport == "mqtt"
+        else PutRecordsProducer(riders, shards, arrivals, timeline, rng, by_key=by_key)
+    )
+    _ride(producer, clock, timeline, readers, list(tables.values()))
+    end = start + workload.total_seconds
+    settled_s = _drain(clock, timeline, readers, list(tables.values()), end, drain_s)
+    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), clock.now - now)
+    return Plan(
+        deployment=deployment,
+        workload=workload,
+        riders=riders,
+        ledger=producer.ledger,
+        accepted_ms={name: producer.wait_ms(share) for name, share in SHARES.items()},
+        timeline=timeline,
+        seconds=timeline.second(clock.now) + 1,
+        settled_s=settled_s,
+        backlog=sum(reader.backlog for reader in readers),
+        shards=tuple(shards),
+        tables=tuple(tables.values()),
+        functions=tuple(functions.values()),
+        durations=durations,
+        usage=usage,
+        bill=tuple(bill_of(deployment, usage, prices)),
+        not_modelled=tuple(left_out),
+    )
+
+
+def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
+    if not deployment.streams:
+        raise PlanError(f"{deployment.path} declares no stream for telemetry; add an AWS::Kinesis::Stream")
+    stream = deployment.streams[0]
+    split_s = limits.ON_DEMAND_SPLIT_MINUTES.value * 60
+    if stream.mode == "ON_DEMAND" and workload.total_seconds > split_s:
+        raise PlanError(
+            f"stream {stream.name} is on-demand, and its shards may split after {split_s:.0f} s, which is not planned "
+            "yet; plan at most that long"
+        )
+    if workload.transport == "mqtt" and not _has_rule(deployment, stream):
+        raise PlanError(
+            f"{deployment.path} has no rule that puts messages on stream {stream.name}; add an AWS::IoT::TopicRule "
+            "with a Kinesis action, or plan producers that put records themselves"
+        )
+    if workload.transport == "mqtt" and workload.bikers > limits.IOT_PUBLISH_IN.value:
+        raise PlanError(
+            f"{workload.bikers:,} bikers by MQTT send more than IoT Core takes of an account "
+            f"({limits.IOT_PUBLISH_IN.value:,.0f} publishes/s); what it then discards is not planned yet"
+        )
+    return stream
+
+
+def _has_rule(deployment: Deployment, stream: StreamSpec) -> bool:
+    actions = [action for rule in deployment.topic_rules for action in rule.payload.get("actions", ())]
+    return any(action.get("kinesis", {}).get("streamName") == stream.name for action in actions)
+
+
+def _sources(
+    deployment: Deployment, stream: StreamSpec
+) -> tuple[list[tuple[FunctionSpec, EventSourceSpec]], list[str]]:
+    """Functions that the stream feeds, and a line on each event source that is left out."""
+    found, left_out = [], []
+    for function in deployment.functions:
+        for source in function.event_sources:
+            if source.kind != "Kinesis" or source.source_name != stream.name:
+                left_out.append(f"{function.name} is fed by {source.source_name}, not by {stream.name}")
+            elif source.consumer_name:
+                left_out.append(f"{function.name} reads by enhanced fan-out ({source.consumer_name})")
+            else:
+                found.append((function, source))
+    if deployment.scaling_policies:
+        left_out.append("auto scaling: capacity stays as provisioned")
+    return found, left_out
+
+
+def _arrivals(riders: Riders, shard: Shard, sources: Sequence[tuple[FunctionSpec, EventSourceSpec]]) -> Arrivals:
+    """Its entries of events are made by the runtime's own encoder of a real message."""
+    entries = [b"{}", b"{}"]
+    if sources:
+        function, source = sources[0]
+        events = EventBuilder(mapping_config(function, source, source.source_arn), shard.shard_id)
+        number = shard.sequence_number(0, START_MS)
+        entries = [
+            events.record(number, str(riders.racer_ids[0]), message, START_MS / 1000).encoded
+            for message in riders.messages
+        ]
+    return Arrivals(entries[0], entries[1], riders.sizes.record_bytes)
+
+
+def _ride(
+    producer: Producer, clock: Clock, timeline: Timeline, readers: Sequence[Reader], tables: Sequence[Table]
+) -> None:
+    """Until everything is delivered or lost."""
+    number = 0
+    while not producer.is_done:
+        number += 1
+        now = (START_MS + number * LINGER_MS) / 1000
+        clock.run_until(now)
+        producer.tick(number - 1, now)
+        if number % TICKS == 0:
+            # The last tick belongs to the second that it ends.
+            timeline.level("outstanding", "producer", now - 0.001, producer.ledger.outstanding)
+            _record_levels(timeline, readers, tables, now - 0.001)
+    producer.tell()
+
+
+def _record_levels(timeline: Timeline, readers: Sequence[Reader], tables: Sequence[Table], now: float) -> None:
+    backlog: dict[str, int] = {}
+    needed: dict[int, tuple[Arrivals, int]] = {}
+    for reader in readers:
+        arrivals, least = needed.get(reader.shard.index, (reader.arrivals, reader.needs_from))
+        needed[reader.shard.index] = arrivals, min(least, reader.needs_from)
+        backlog[reader.mapping.name] = backlog.get(reader.mapping.name, 0) + reader.backlog
+    for name, records in backlog.items():
+        timeline.level("backlog", name, now, records)
+    for arrivals, position in needed.values():
+        arrivals.forget(position)
+    for table in tables:
+        table.record_levels(now)
+
+
+def _drain(
+    clock: Clock,
+    timeline: Timeline,
+    readers: Sequence[Reader],
+    tables: Sequence[Table],
+    end: float,
+    drain_s: float,
+) -> float | None:
+    """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second."""
+    sent = clock.now
+    give_up = max(sent, end) + drain_s
+    while not all(reader.schedule.caught_up(sent) for reader in readers):
+        if clock.now >= give_up:
+            return None
+        # Nothing changes before something that was planned happens.
+        clock.run_until(min(give_up, max(clock.now + 0.1, clock.next_at())))
+        _record_levels(timeline, readers, tables, clock.now)
+    return max(0.0, clock.now - end)
+
+
+def _usage(
+    workload: Workload,
+    riders: Riders,
+    ledger: Ledger,
+    functions: Iterable[Function],
+    tables: Iterable[Table],
+    seconds: float,
+) -> Usage:
+    by_mqtt = workload.transport == "mqtt"
+    sizes = riders.sizes
+    return Usage(
+        seconds=seconds,
+        records=ledger.delivered,
+        record_bytes=sizes.record_bytes,
+        mqtt_messages=ledger.generated if by_mqtt else 0,
+        mqtt_message_bytes=sizes.message_bytes if by_mqtt else 0,
+        connections=workload.bikers if by_mqtt else 0,
+        invocations={one.spec.name: one.totals.invocations for one in functions},
+        duration_s={one.spec.name: one.totals.duration_s for one in functions},
+        write_units={one.name: one.write_units for one in tables},
+        read_units={one.name: one.read_units for one in tables},
+    )

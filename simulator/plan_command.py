@@ -1,0 +1,117 @@
+"""``alleycat plan``: what a race does to a deployment, in virtual time.
+
+Exit codes: 0 it holds, 1 a limit refused something or messages were lost or consumers did not catch up, 2 usage.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from simulator.cloud_flags import LimitOptions, Rcu, Shards, Wcu, Window, deployment_of, limits_of
+from simulator.flags import EXIT_FAILED, AsJson, ConfigEnv, Settings, Template, UsageError, flag, one_of, seconds
+
+PLAN_FILE = "plan.json"
+
+
+def plan(
+    racers: Annotated[int, flag("--racers", "-u", env="RACERS", help="Bikers a class.", min=1)] = 1000,
+    run_time: Annotated[str, flag("--run-time", "-t", env="RUN_TIME", help="Length of a race: 60s, 5m.")] = "5m",
+    races: Annotated[int, flag("--races", env="RACES", help="Races in a row.", min=1)] = 1,
+    classes: Annotated[str, flag("--classes", env="CLASSES", help="Classes riding at once, such as 1,2,6.")] = "1",
+    via: Annotated[str, flag("--via", env="VIA", help="kinesis or mqtt.")] = "kinesis",
+    partition_key: Annotated[
+        str, flag("--partition-key", env="PARTITION_KEY", help="random, racer, race, class or timestamp.")
+    ] = "racer",
+    phase: Annotated[str, flag("--phase", env="PHASE", help="spread over the second, or burst.")] = "spread",
+    deadline: Annotated[str, flag("--deadline", env="DEADLINE", help="When the producer gives a message up.")] = "5m",
+    seed: Annotated[int, flag("--seed", env="SEED", help="Of phases and jitter.", min=0)] = 7,
+    shards: Shards = None,
+    wcu: Wcu = None,
+    rcu: Rcu = None,
+    window: Window = None,
+    config_env: ConfigEnv = "default",
+    template: Template = None,
+    settings: Settings = None,
+    limit: LimitOptions = None,
+    prices: Annotated[
+        Path | None, flag("--prices", env="PRICES", help="TOML or JSON file of prices to use instead.")
+    ] = None,
+    duration: Annotated[
+        list[str] | None,
+        flag("--duration", env="DURATION", help="Of functions: invocation_ms, record_us or call_ms=VALUE; repeatable."),
+    ] = None,
+    out: Annotated[Path | None, flag("--out", env="OUT", help=f"Directory for {PLAN_FILE}.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say in seconds, without a cloud, whether a race holds on a deployment, what breaks first, and what it costs."""
+    # Imported when asked for: numpy and the runtime take a while.
+    from simulator.capacity.functions import Durations
+    from simulator.capacity.model import PlanError
+    from simulator.capacity.model import plan as run
+    from simulator.capacity.prices import PRICES, PricesError, load_prices
+    from simulator.capacity.report import as_json as told
+    from simulator.capacity.view import render
+    from simulator.capacity.workload import Workload
+
+    one_of("--via", via, ("kinesis", "mqtt"))
+    try:
+        workload = Workload(
+            racers=racers,
+            seconds=seconds("--run-time", run_time),
+            races=races,
+            classes=_classes(classes),
+            partition_key=partition_key,
+            transport="mqtt" if via == "mqtt" else "putrecords",
+            phase="burst" if one_of("--phase", phase, ("spread", "burst")) == "burst" else "spread",
+            deadline_s=seconds("--deadline", deadline),
+            seed=seed,
+        )
+        chosen = PRICES if prices is None else load_prices(prices)
+        durations = Durations(**_durations(duration, Durations.__slots__))
+    except PricesError as error:
+        raise UsageError(f"--prices: {error}") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, window)
+    try:
+        found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations)
+    except PlanError as error:
+        raise UsageError(str(error)) from None
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / PLAN_FILE).write_text(json.dumps(told(found), ensure_ascii=False), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--out {out}: {error.strerror}") from None
+    if as_json:
+        print(json.dumps(told(found), ensure_ascii=False))
+    else:
+        Console().print(render(found))
+    if not found.holds:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _durations(given: Sequence[str] | None, known: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for text in given or ():
+        name, _, value = text.partition("=")
+        try:
+            if name not in known:
+                raise ValueError
+            found[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--duration {text!r}: give NAME=NUMBER, where NAME is {' or '.join(known)}") from None
+    return found
+
+
+def _classes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(one) for one in text.split(","))
+    except ValueError:
+        raise UsageError(f"--classes {text!r}: give different numbers from 1 to 6, such as 1 or 1,2,6") from None

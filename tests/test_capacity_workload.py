@@ -1,0 +1,134 @@
+"""Who sends what, when and where: against the league's own races and the cloud's own routing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload, offer_of
+from simulator.cloud.limits import LimitSettings
+from simulator.cloud.metrics import Metrics
+from simulator.cloud.sequence import uniform_ranges
+from simulator.cloud.stream import PutEntry, Stream
+from simulator.race import FIRST_RACER_ID, plan_race
+from simulator.riders import partition_key_of
+
+
+def riders_of(shards: int = 2, **workload: object) -> Riders:
+    return Riders(Workload(**workload), [low for low, _ in uniform_ranges(shards)])  # type: ignore[arg-type]
+
+
+def stream_of(shards: int) -> Stream:
+    return Stream("s", "arn:aws:kinesis:us-east-1:1:stream/s", "1", shards, 0.0, LimitSettings(), Metrics())
+
+
+@settings(deadline=None, max_examples=25)
+@given(shards=st.integers(1, 50), racers=st.integers(1, 200), key=st.sampled_from(["racer", "race", "class"]))
+def test_messages_go_to_the_shards_that_the_stream_routes_them_to(shards: int, racers: int, key: str) -> None:
+    riders = riders_of(shards, racers=racers, seconds=10, classes=(2, 5), partition_key=key)
+    stream = stream_of(shards)
+    expected = []
+    for place, class_id in enumerate((2, 5)):
+        race = plan_race(
+            start_ms=START_MS,
+            racers=racers,
+            seconds=10,
+            class_id=class_id,
+            first_racer_id=FIRST_RACER_ID + place * racers,
+        )
+        key_of = partition_key_of(key, race)
+        expected += [stream.shard_of(PutEntry(Data=b"", PartitionKey=key_of(index, 0))) for index in range(racers)]
+    found = riders.shards_of_race(0)
+    assert found is not None
+    assert found.tolist() == expected
+
+
+def test_a_key_of_time_is_routed_by_the_message_s_time() -> None:
+    riders, stream = riders_of(7, partition_key="timestamp"), stream_of(7)
+    due_ms = np.array([START_MS, START_MS + 17, START_MS, START_MS + 999])
+    expected = [stream.shard_of(PutEntry(Data=b"", PartitionKey=str(one))) for one in due_ms.tolist()]
+    assert riders.shards_by_time(due_ms).tolist() == expected
+    assert riders.shards_of_race(0) is None
+
+
+def test_phases_are_those_of_the_races() -> None:
+    workload = Workload(racers=50, seconds=5, races=3, classes=(1, 6), seed=11)
+    riders = Riders(workload, [0])
+    for index in range(3):
+        for place, class_id in enumerate(workload.classes):
+            race = plan_race(
+                start_ms=riders.calendar.start_ms(index),
+                racers=50,
+                seconds=5,
+                class_id=class_id,
+                seed=11,
+                race_index=index,
+                first_racer_id=FIRST_RACER_ID + place * 50,
+            )
+            mine = riders.class_place == place
+            assert riders.phases_ms(index)[mine].tolist() == race.phases_ms.tolist()
+            assert riders.racer_ids[mine].tolist() == race.racer_ids.tolist()
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    racers=st.integers(1, 300),
+    shards=st.integers(1, 9),
+    classes=st.sampled_from([(1,), (3, 1), (1, 2, 3, 4, 5, 6)]),
+    phase=st.sampled_from(["spread", "burst"]),
+    key=st.sampled_from(["racer", "race", "class", "random"]),
+)
+def test_every_biker_sends_once_a_second(
+    racers: int, shards: int, classes: tuple[int, ...], phase: str, key: str
+) -> None:
+    riders = riders_of(shards, racers=racers, classes=classes, phase=phase, partition_key=key)
+    offer = offer_of(riders, 0)
+    senders = np.concatenate([offer.senders(tick) for tick in range(TICKS)])
+    assert sorted(senders.tolist()) == list(range(racers * len(classes)))
+    for tick in range(TICKS):
+        phases = offer.phases_ms[offer.senders(tick)]
+        assert (phases // LINGER_MS == tick).all()
+    if offer.counts is not None:
+        assert [sum(count for _, count, _ in tick) for tick in offer.counts] == np.diff(offer.bounds).tolist()
+        for tick in offer.counts:
+            assert all(count == sum(of_class for _, of_class in by_class) > 0 for _, count, by_class in tick)
+        of_classes = [0] * len(classes)
+        for tick in offer.counts:
+            for place, of_class in (one for _, _, by_class in tick for one in by_class):
+                of_classes[place] += of_class
+        assert of_classes == [racers] * len(classes)
+
+
+def test_sizes_are_those_of_the_real_messages() -> None:
+    riders = riders_of(racers=150, seconds=30)
+    race = plan_race(start_ms=START_MS, racers=150, seconds=30)
+    mean = np.mean([len(one) for second in range(1, 31) for one in race.messages(second)])
+    assert riders.sizes.message_bytes == pytest.approx(mean, abs=1)
+    assert riders.sizes.record_bytes == riders.sizes.message_bytes + 3  # ids from 100 to 249
+    update, final = riders.messages
+    assert b'"event":"update"' in update
+    assert b'"event":"final"' in final
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"racers": 0}, "racers must be from 1 to 1,000,000, not 0"),
+        ({"racers": 2_000_000}, "not 2,000,000"),
+        ({"seconds": 0}, "seconds"),
+        ({"classes": (1, 1)}, "different numbers"),
+        ({"classes": ()}, "different numbers"),
+        ({"classes": (7,)}, "from 1 to 6"),
+        ({"partition_key": "colour"}, "partition_key must be one of racer"),
+        ({"transport": "pigeon"}, "putrecords, mqtt"),
+        ({"phase": "full moon"}, "spread, burst"),
+        ({"deadline_s": 0}, "deadline_s"),
+        ({"deadline_s": float("nan")}, "deadline_s"),
+    ],
+)
+def test_impossible_numbers_are_refused(wrong: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        Workload(**wrong)  # type: ignore[arg-type]
+    assert complaint in str(caught.value)
