@@ -10,7 +10,8 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
 
 Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
-record by record), and O(calls) for the table. Memory is O(racers + ticks x shards).
+record by record), and O(calls) for the table. Memory is O(racers + what of
+ticks x shards is not read yet).
 
 Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
 that are on-demand for longer than the 15 minutes after which one may split, auto scaling, cold starts.
@@ -47,19 +48,27 @@ DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
 
 
+SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
 class PlanError(ValueError):
     """What was asked for cannot be planned; the text is one line and says why."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """What came out. ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had
-    not within :data:`DRAIN_S`. ``not_modelled`` says what was left out, one line each."""
+    """What came out.
+
+    ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had not within
+    :data:`DRAIN_S`. ``accepted_ms`` is how long messages waited for their acceptance from when they were due, in whole
+    ticks of 20 ms: p50, p99 and max. ``not_modelled`` says what was left out, one line each.
+    """
 
     deployment: Deployment
     workload: Workload
     riders: Riders
     ledger: Ledger
+    accepted_ms: Mapping[str, int]
     timeline: Timeline
     seconds: int
     settled_s: float | None
@@ -67,6 +76,7 @@ class Plan:
     shards: tuple[Shard, ...]
     tables: tuple[Table, ...]
     functions: tuple[Function, ...]
+    durations: Durations
     usage: Usage
     bill: tuple[BillLine, ...]
     not_modelled: tuple[str, ...]
@@ -104,7 +114,7 @@ def plan(
 
     :raises PlanError: for what the model does not know.
     """
-    settings = settings or LimitSettings()
+    settings, durations = settings or LimitSettings(), durations or Durations()
     stream = _stream_of(deployment, workload)
     start = START_MS / 1000
     now = start - LEAD_S
@@ -125,7 +135,7 @@ def plan(
         function = functions.get(spec.name)
         if function is None:
             table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
-            function = Function(spec, table, league, durations or Durations(), clock, timeline, rng)
+            function = Function(spec, table, league, durations, clock, timeline, rng)
             functions[spec.name] = function
             if not function.is_modelled:
                 left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
@@ -150,6 +160,7 @@ def plan(
         workload=workload,
         riders=riders,
         ledger=producer.ledger,
+        accepted_ms={name: producer.wait_ms(share) for name, share in SHARES.items()},
         timeline=timeline,
         seconds=timeline.second(clock.now) + 1,
         settled_s=settled_s,
@@ -157,6 +168,7 @@ def plan(
         shards=tuple(shards),
         tables=tuple(tables.values()),
         functions=tuple(functions.values()),
+        durations=durations,
         usage=usage,
         bill=tuple(bill_of(deployment, usage, prices)),
         not_modelled=tuple(left_out),
@@ -232,10 +244,15 @@ def _ride(
 
 def _record_levels(timeline: Timeline, readers: Sequence[Reader], tables: Sequence[Table], now: float) -> None:
     backlog: dict[str, int] = {}
+    needed: dict[int, tuple[Arrivals, int]] = {}
     for reader in readers:
+        arrivals, least = needed.get(reader.shard.index, (reader.arrivals, reader.needs_from))
+        needed[reader.shard.index] = arrivals, min(least, reader.needs_from)
         backlog[reader.mapping.name] = backlog.get(reader.mapping.name, 0) + reader.backlog
     for name, records in backlog.items():
         timeline.level("backlog", name, now, records)
+    for arrivals, position in needed.values():
+        arrivals.forget(position)
     for table in tables:
         table.record_levels(now)
 

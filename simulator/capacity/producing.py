@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,7 +28,7 @@ import numpy.typing as npt
 from producers.retry import THROTTLE
 from simulator.capacity.arrivals import Arrivals, Kind
 from simulator.capacity.timeline import Timeline
-from simulator.capacity.workload import START_MS, TICKS, Indices, RaceOffer, Riders, offer_of
+from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Indices, RaceOffer, Riders, offer_of
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.shard import Shard
@@ -64,6 +64,8 @@ class Producer(Protocol):
 
     def tell(self) -> None: ...
 
+    def wait_ms(self, share: float) -> int: ...
+
 
 class _Gate:
     """The shards, asked by their own admission and recorded. ``by_key``: readers need each record's partition key."""
@@ -86,6 +88,8 @@ class _Gate:
         self._accepted = [0] * len(shards)
         self._second = -1
         self._since = timeline.start
+        # How many messages were accepted how many ticks after the one that they were due in, that one included.
+        self.waits: Counter[int] = Counter()
 
     def begin(self, now: float) -> None:
         """A tick begins."""
@@ -163,6 +167,20 @@ class _Gate:
                 return str(self.riders.calendar.race_id(second // self._seconds))
         return f"{second}-{index}"
 
+    def count_waits(self, ticks: Indices) -> None:
+        """Messages were accepted so many ticks after they were due."""
+        for wait, count in zip(*(one.tolist() for one in np.unique(ticks, return_counts=True)), strict=True):
+            self.waits[wait] += count
+
+    def wait_ms(self, share: float) -> int:
+        """The wait that ``share`` of the accepted messages did not exceed, to a tick; 0 when there is none."""
+        wanted, seen = share * sum(self.waits.values()), 0
+        for wait in sorted(self.waits):
+            seen += self.waits[wait]
+            if seen >= wanted:
+                return wait * LINGER_MS
+        return 0
+
     def next_number(self) -> int:
         return next(self._numbers)
 
@@ -207,20 +225,35 @@ class PutRecordsProducer(_Gate):
             offer = self.offer(second // self.riders.workload.seconds)
             is_idle = not self.ledger.outstanding
             self.ledger.generated += offer.bounds[tick + 1] - offer.bounds[tick]
-            if is_idle and offer.counts is not None and not self.by_key:
+            if is_idle and not self.by_key and self._counts_suffice(offer, tick, now):
                 self._send_counts(offer, second, tick, now)
                 return
             self._emit(offer, second, tick)
         self._send(second, tick, now)
 
+    def _counts_suffice(self, offer: RaceOffer, tick: int, now: float) -> bool:
+        """Whether one call takes the tick's senders, or all their shards do: who they are then does not matter."""
+        if offer.counts is None:
+            return False
+        if offer.bounds[tick + 1] - offer.bounds[tick] <= self.riders.workload.batch_records:
+            return True
+        return all(
+            count <= self.shards[place].write_records.refill(now)
+            and count * self.nbytes <= self.shards[place].write_bytes.refill(now)
+            for place, count, _ in offer.counts[tick]
+        )
+
     def _send_counts(self, offer: RaceOffer, second: int, tick: int, now: float) -> None:
         """Nothing waits: only counts matter, until a shard refuses."""
         assert offer.counts is not None
+        kinds = [self.kind(class_place, second) for class_place in range(len(self.riders.workload.classes))]
         for place, count, by_class in offer.counts[tick]:
             taken = self.admit(place, count, now)
+            self.waits[1] += taken
             if taken == count:
+                append = self.arrivals[place].append
                 for class_place, of_class in by_class:
-                    self.arrivals[place].append(now, self.kind(class_place, second), of_class)
+                    append(now, kinds[class_place], of_class)
                 continue
             assert offer.shards is not None
             senders = offer.senders(tick)
@@ -260,6 +293,10 @@ class PutRecordsProducer(_Gate):
         assert self._offer is not None
         return self._offer.phases_ms
 
+    def _due_ticks(self) -> Indices:
+        assert self._offer is not None
+        return self._offer.ticks
+
     def _heads(self, members: Indices, second: int, tick: int) -> Indices:
         """The second of each one's oldest unsettled message."""
         if second >= self._total:
@@ -287,6 +324,7 @@ class PutRecordsProducer(_Gate):
         heads = self._heads(queue, second, tick)
         deadline_s = self.riders.workload.deadline_s
         due = self.timeline.start + heads + self._phases_ms()[queue] / 1000
+        # What is new and not taken is not looked at either: it is lost when its turn comes.
         late = due <= now - deadline_s
         if late.any():
             self.ledger.lost += int(late.sum())
@@ -298,6 +336,10 @@ class PutRecordsProducer(_Gate):
         self.timeline.add("retried", "producer", now, retries)
         step = self.riders.workload.batch_records
         for begin in range(0, len(queue), step):
+            if begin >= retries and self._retrying >= MAX_RETRYING:
+                # What is new waits for those, though it is due.
+                self._ready.appendleft(queue[begin:])
+                return
             self._call(queue[begin : begin + step], heads[begin : begin + step], now)
 
     def _call(self, members: Indices, heads: Indices, now: float) -> None:
@@ -310,6 +352,8 @@ class PutRecordsProducer(_Gate):
             taken = self.admit(place, len(own), now)
             if taken:
                 self.store(place, own[:taken], own_heads[:taken], now)
+                due_ticks = own_heads[:taken] * TICKS + self._due_ticks()[own[:taken]]
+                self.count_waits(self._tick - due_ticks)
                 self._settle(own[:taken], own_heads[:taken])
             if taken < len(own):
                 refused.append((own[taken:], own_heads[taken:]))
@@ -345,6 +389,19 @@ class PutRecordsProducer(_Gate):
                 self._retrying += len(group)
 
 
+@dataclass(frozen=True, slots=True)
+class _Puts:
+    """PutRecords of single messages: the shard of each, its biker, the tick it was due in, and attempts made."""
+
+    places: Indices
+    members: Indices
+    due: Indices
+    attempts: Indices
+
+    def chosen(self, which: Indices) -> _Puts:
+        return _Puts(self.places[which], self.members[which], self.due[which], self.attempts[which])
+
+
 class RuleProducer(_Gate):
     """IoT Core's rule: each message is a PutRecord of its own, in no order with others."""
 
@@ -361,10 +418,10 @@ class RuleProducer(_Gate):
     ) -> None:
         super().__init__(riders, shards, arrivals, timeline, by_key=by_key)
         self._settings = settings
-        self._rng = rng
-        self._keys = np.random.default_rng(rng.getrandbits(64))
+        self._rng = np.random.default_rng(rng.getrandbits(64))
         self._total = riders.workload.total_seconds
-        self._again: list[tuple[float, int, int, Indices, int, int]] = []
+        # What is tried again, by the tick at whose end it is.
+        self._again: dict[int, list[_Puts]] = {}
         self._tick = 0
 
     @property
@@ -376,38 +433,61 @@ class RuleProducer(_Gate):
         self.begin(now)
         second, tick = divmod(number, TICKS)
         self._tick = number + 1
-        while self._again and self._again[0][0] <= now:
-            _, _, place, members, head, attempts = heapq.heappop(self._again)
-            self.ledger.retried += len(members)
-            self.timeline.add("retried", "producer", now, len(members))
-            self._put(place, members, head, attempts, now)
-        if second >= self._total:
-            return
-        offer = self.offer(second // self.riders.workload.seconds)
-        senders = offer.senders(tick)
-        self.ledger.generated += len(senders)
-        shards = self._shards(offer, senders, second)
-        for place in np.flatnonzero(np.bincount(shards, minlength=len(self.shards))).tolist():
-            self._put(place, senders[shards == place], second, 0, now)
+        parts = self._again.pop(number, [])
+        retries = sum(len(one.members) for one in parts)
+        if retries:
+            self.ledger.retried += retries
+            self.timeline.add("retried", "producer", now, retries)
+        if second < self._total:
+            offer = self.offer(second // self.riders.workload.seconds)
+            senders = offer.senders(tick)
+            self.ledger.generated += len(senders)
+            zeros = np.zeros(len(senders), np.int64)
+            parts.append(_Puts(self._shards(offer, senders, second), senders, zeros + number, zeros))
+        puts = parts[0] if len(parts) == 1 else _joined(parts)
+        for place in np.flatnonzero(np.bincount(puts.places, minlength=len(self.shards))).tolist():
+            mine = np.flatnonzero(puts.places == place)
+            # Within a tick first attempts and others come as they come: none goes first.
+            self._put(place, puts.chosen(self._rng.permutation(mine) if retries else mine), number, now)
 
     def _shards(self, offer: RaceOffer, senders: Indices, second: int) -> Indices:
         if offer.shards is not None:
             return offer.shards[senders]
         if self.riders.workload.partition_key == "random":
-            return self._keys.integers(0, len(self.shards), len(senders))
+            return self._rng.integers(0, len(self.shards), len(senders))
         return self.riders.shards_by_time(START_MS + second * 1000 + offer.phases_ms[senders])
 
-    def _put(self, place: int, members: Indices, second: int, attempts: int, now: float) -> None:
-        taken = self.admit(place, len(members), now, each=True)
+    def _put(self, place: int, puts: _Puts, number: int, now: float) -> None:
+        count = len(puts.members)
+        taken = self.admit(place, count, now, each=True)
         if taken:
-            self.store(place, members[:taken], second, now)
-        refused = members[taken:]
-        if not len(refused):
+            self.count_waits(number + 1 - puts.due[:taken])
+            self.store(place, puts.members[:taken], puts.due[:taken] // TICKS, now)
+        if taken == count:
             return
-        attempts += 1
-        if attempts >= self._settings.iot_action_attempts:
-            self.ledger.lost += len(refused)
-            self.timeline.add("lost", "error action", now, len(refused))
+        refused = puts.chosen(np.arange(taken, count))
+        refused = _Puts(refused.places, refused.members, refused.due, refused.attempts + 1)
+        gives_up = refused.attempts >= self._settings.iot_action_attempts
+        if gives_up.any():
+            self.ledger.lost += int(gives_up.sum())
+            self.timeline.add("lost", "error action", now, int(gives_up.sum()))
+            refused = refused.chosen(np.flatnonzero(~gives_up))
+        if not len(refused.members):
             return
-        pause_s = self._settings.iot_action_retry_seconds * 2 ** (attempts - 1) * (0.5 + self._rng.random())
-        heapq.heappush(self._again, (now + pause_s, self.next_number(), place, refused, second, attempts))
+        jitter = 0.5 + self._rng.random(len(refused.members))
+        pauses_s = self._settings.iot_action_retry_seconds * 2.0 ** (refused.attempts - 1) * jitter
+        wakes = number + np.maximum(1, np.ceil(pauses_s * 1000 / LINGER_MS).astype(np.int64))
+        for wake in np.unique(wakes).tolist():
+            self._again.setdefault(wake, []).append(refused.chosen(np.flatnonzero(wakes == wake)))
+
+
+def _joined(parts: Sequence[_Puts]) -> _Puts:
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return _Puts(none, none, none, none)
+    return _Puts(
+        np.concatenate([one.places for one in parts]),
+        np.concatenate([one.members for one in parts]),
+        np.concatenate([one.due for one in parts]),
+        np.concatenate([one.attempts for one in parts]),
+    )
