@@ -1,95 +1,55 @@
 """The cheapest deployment that holds a workload, found with few plans.
 
 Prior art is AWS's Compute Optimizer, which looks back at what was used, and general optimisers, which know nothing of
-the function that they search. Here it is known to be nearly monotone: more shards, units or a longer window never make
-it much worse, except where they do (a longer window makes messages wait, more shards write to one partition at once).
-So the search
+the function that they search. Here it is known to be nearly monotone: more shards and more units hardly ever make it
+worse, nor does a longer window, except that messages wait for it. So the search
 
-1. takes the longest window that an ample deployment holds, and the fewest shards with ample units;
-2. bisects the units of the table and of its index, each with the other ample: no deployment with these shards can do
-   with less. When both together hold, nothing is cheaper; otherwise units are added until they do;
+1. takes the longest window, then the fewest shards, that hold with ample units;
+2. bisects the units of the table and of its index, each with the other ample: with these shards nothing can do with
+   less of either. When both together hold, nothing is cheaper; otherwise units are added until they do;
 3. does the same with one shard more, when two plans say that this could pay;
-4. checks that one step less of any size breaks the objective, and takes the step where it does not;
-5. shortens the window as long as that costs nothing.
+4. makes sure that one step less of any size breaks the objective, and takes the step where it does not;
+5. shortens the window as long as that costs nothing: results come sooner.
 
-Sizes are steps of a ladder (:func:`step_down`), plans are remembered, nothing is random: the same question has the
-same answer. About 40 plans, each as long as ``alleycat plan`` takes.
+Sizes are steps of a ladder (:func:`simulator.capacity.trials.step_down`), plans are remembered, nothing is random: the
+same question has the same answer. It takes about 40 plans, most of them as long as ``alleycat plan`` takes.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from simulator.capacity.functions import Durations
-from simulator.capacity.model import DRAIN_S, PlanError, plan
-from simulator.capacity.objective import Measured, Objective, measured
+from simulator.capacity.model import DRAIN_S, PlanError
+from simulator.capacity.objective import Objective
 from simulator.capacity.prices import PRICES, Price
-from simulator.capacity.workload import Workload
+from simulator.capacity.trials import (
+    INDEX_WCU,
+    MOST_UNITS,
+    SHARDS,
+    SIZES,
+    UNITS,
+    WCU,
+    WINDOW,
+    WINDOWS,
+    Deploy,
+    Runs,
+    Sizes,
+    Trial,
+    step_down,
+)
+from simulator.capacity.workload import START_MS, Riders, Workload
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
-from simulator.deployment import ConfigError, Deployment
+from simulator.cloud.sequence import uniform_ranges
 
-SHARDS, WINDOW = "ShardCount", "TumblingWindowInSeconds"
-WCU, INDEX_WCU = "WriteCapacityUnits", "IndexWriteCapacityUnits"
-SIZES = (SHARDS, WINDOW, WCU, INDEX_WCU)
-"""Template parameters that the adviser chooses, as far as the template has them; the others stay."""
-
-Sizes = Mapping[str, int]
-Deploy = Callable[[Mapping[str, str]], Deployment]
-"""The deployment with these parameters in place of its own. :raises ConfigError: when one cannot be so."""
-
-MOST_UNITS = 40_000
-"""AWS's default quota of a table's write units."""
-_MOST_SHARDS_OVER = 8
-_UNITS = (
-    *range(1, 20),
-    *range(20, 100, 5),
-    *range(100, 500, 10),
-    *range(500, 2000, 50),
-    *range(2000, 10_000, 500),
-    *range(10_000, MOST_UNITS + 1, 1000),
-)
-_WINDOWS = (0, 1, 2, 3, 5, 10, 15, 20, 30, 60, 120, 300, 900)
-
-
-def step_down(name: str, value: int) -> int | None:
-    """The next smaller size that the adviser knows; None below the smallest."""
-    if name == SHARDS:
-        return value - 1 if value > 1 else None
-    ladder = _WINDOWS if name == WINDOW else _UNITS
-    place = bisect_left(ladder, value) - 1
-    return ladder[place] if place >= 0 else None
-
-
-def step_up(name: str, value: int) -> int | None:
-    """The next larger one; None above the largest."""
-    if name == SHARDS:
-        return value + 1
-    ladder = _WINDOWS if name == WINDOW else _UNITS
-    place = bisect_right(ladder, value)
-    return ladder[place] if place < len(ladder) else None
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Trial:
-    """One plan of the search: sizes, what came out, and what of the objective is missed."""
-
-    sizes: Sizes
-    found: Measured
-    misses: tuple[str, ...]
-    excess: float
-
-    @property
-    def holds(self) -> bool:
-        return not self.misses
-
-    @property
-    def usd(self) -> float:
-        return self.found.usd
+_CLOSEST_SHOWN = 3
+_SKEWED_SHARDS = 64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,10 +63,11 @@ class RunnerUp:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Advice:
-    """``best`` is the advice, with headroom; None when nothing holds, and then ``closest`` are those that come nearest
-    and ``forbids`` says which limit stands in the way. ``just_holds`` is ``best`` without headroom. ``headroom_note``
-    says where there is none."""
+    """``best`` is the advice, with ``headroom`` (a share); ``just_holds`` is the same without it. Both are None when
+    nothing holds, and then ``closest`` are those that come nearest and ``forbids`` says what stands in the way.
+    ``headroom_note`` says which size has no headroom, and why."""
 
+    workload: Workload
     objective: Objective
     headroom: float
     present: Trial
@@ -119,54 +80,6 @@ class Advice:
     plans: int = 0
 
 
-@dataclass(slots=True)
-class Runs:
-    """Plans of one workload by sizes; each is made once."""
-
-    deploy: Deploy
-    workload: Workload
-    objective: Objective
-    limit_settings: LimitSettings | None = None
-    prices: Mapping[str, Price] = field(default_factory=lambda: PRICES)
-    durations: Durations | None = None
-    trials: dict[tuple[tuple[str, int], ...], Trial | None] = field(default_factory=dict)
-
-    def at(self, sizes: Sizes) -> Trial | None:
-        """None when the template does not allow such sizes."""
-        key = tuple(sorted(sizes.items()))
-        if key not in self.trials:
-            self.trials[key] = self._run(sizes)
-        return self.trials[key]
-
-    def _run(self, sizes: Sizes) -> Trial | None:
-        try:
-            deployment = self.deploy({name: str(value) for name, value in sizes.items()})
-        except ConfigError:
-            return None
-        settled_s = self.objective.most.get("settled")
-        found = measured(
-            plan(
-                deployment,
-                self.workload,
-                settings=self.limit_settings,
-                durations=self.durations,
-                prices=self.prices,
-                # What takes longer than this is no answer, however much longer.
-                drain_s=DRAIN_S if settled_s is None else min(DRAIN_S, max(60.0, 3 * settled_s)),
-            )
-        )
-        misses = tuple(found.misses(self.objective))
-        return Trial(MappingProxyType(dict(sizes)), found, misses, found.excess(self.objective))
-
-    def holds(self, sizes: Sizes) -> bool:
-        trial = self.at(sizes)
-        return trial is not None and trial.holds
-
-    @property
-    def made(self) -> list[Trial]:
-        return [trial for trial in self.trials.values() if trial is not None]
-
-
 def advise(
     deploy: Deploy,
     workload: Workload,
@@ -177,7 +90,7 @@ def advise(
     prices: Mapping[str, Price] = PRICES,
     durations: Durations | None = None,
 ) -> Advice:
-    """Search. ``headroom`` is a share of shards and units on top of what just holds.
+    """Search. ``headroom`` is a share of shards and units, on top of what just holds.
 
     :raises PlanError: when the template has none of the sizes, or the workload cannot be planned.
     """
@@ -185,162 +98,202 @@ def advise(
     present = {name: int(parameters[name]) for name in SIZES if isinstance(parameters.get(name), int | float)}
     if not present:
         raise PlanError(f"the template has none of the parameters that are advised: {', '.join(SIZES)}")
-    runs = Runs(deploy, workload, objective, settings, prices, durations)
+    runs = Runs(deploy, workload, objective, settings or LimitSettings(), prices, durations)
     now = runs.at(present)
-    assert now is not None
-    least = _least_shards(runs) if SHARDS in present else 1
-    start = _ample(runs, present, least)
+    assert now is not None, "it was deployed above"
+    start = _ample(runs, present)
     if start is None:
+        closest = _closest(runs)
         return Advice(
+            workload,
             objective,
             headroom,
             now,
             None,
             None,
-            closest=tuple(_closest(runs.made)),
-            forbids=_forbids(runs),
-            plans=len(runs.trials),
+            closest=tuple(closest),
+            forbids=_forbids(runs, closest[0]),
+            plans=len(runs.made),
         )
-    just = _cheapest(runs, start, least)
+    just = _cheapest(runs, start)
     best, note = _with_headroom(runs, just, headroom)
-    runners_up = tuple(_runners_up(runs, just, best, headroom))
-    return Advice(objective, headroom, now, best, just, runners_up, headroom_note=note, plans=len(runs.trials))
+    others = tuple(_runners_up(runs, just, best, headroom))
+    return Advice(workload, objective, headroom, now, best, just, others, headroom_note=note, plans=len(runs.made))
 
 
-# -- the search -------------------------------------------------------------------------------------------
+# -- where to begin ----------------------------------------------------------------------------------------
+
+
+def _ample(runs: Runs, present: Sizes) -> dict[str, int] | None:
+    """What holds with units to spare: the longest window, and the fewest shards with it. None when nothing does."""
+    spare = {name: MOST_UNITS if name in (WCU, INDEX_WCU) else value for name, value in present.items()}
+    if SHARDS not in present:
+        return _with_longest_window(runs, spare, [])
+    candidates = _shard_counts(runs)
+    tried: list[Trial] = []
+    reach = 0
+    while True:
+        found = _with_longest_window(runs, {**spare, SHARDS: candidates[reach]}, tried)
+        if found is not None or reach == len(candidates) - 1:
+            break
+        reach = min(max(1, reach * 2), len(candidates) - 1)
+    if found is None:
+        return None
+    return {**found, SHARDS: _smallest(runs, found, SHARDS, candidates[reach // 2 : reach + 1])}
+
+
+def _shard_counts(runs: Runs) -> list[int]:
+    """Shard counts that could do, by arithmetic alone: those that a plan need not be asked about are left out."""
+    least = _least_shards(runs)
+    counts = list(range(least, max(least * 2, least + 8) + 1))
+    if runs.objective.most.get("throttled") != 0 or runs.workload.partition_key not in ("racer", "race", "class"):
+        return counts
+    # Hash keys are skewed: the fullest shard counts, and with few keys it may take many shards to part them.
+    counts = list(range(least, max(least * 2, _SKEWED_SHARDS) + 1))
+    first = next((place for place, count in enumerate(counts) if _fits(runs, count)), 0)
+    return counts[first : first + max(least, 8) + 1]
+
+
+def _rate(runs: Runs) -> float:
+    return limits.SHARD_WRITE_RECORDS.value * runs.limit_settings.shard_rate_factor
 
 
 def _least_shards(runs: Runs) -> int:
-    """What arithmetic says: nobody puts more on a shard than its rate for the time there is, and one second saved."""
+    """A shard takes its rate for as long as there is, and one second's worth that it has saved."""
     workload, most = runs.workload, runs.objective.most
-    factor = (runs.limit_settings or LimitSettings()).shard_rate_factor
-    rate = limits.SHARD_WRITE_RECORDS.value * factor
     time_s = workload.total_seconds + 1.0
     if most.get("throttled") != 0:
-        # What is refused is sent again, until it has settled or is given up.
+        # What is refused is sent again, until it is given up or must have settled.
         time_s += min(workload.deadline_s, most.get("settled", DRAIN_S))
-    return max(1, math.ceil(workload.messages * (1 - most.get("throttled", 0.0)) / (rate * time_s)))
+    return max(1, math.ceil(workload.messages / (_rate(runs) * time_s)))
 
 
-def _ample(runs: Runs, present: Sizes, least: int) -> dict[str, int] | None:
-    """A deployment that holds, with units to spare and the longest window there may be; None when none does."""
-    shards = least
-    tried: set[int] = set()
-    while shards not in tried and shards <= max(2, least) * _MOST_SHARDS_OVER:
-        tried.add(shards)
-        sizes = _spare(present) | ({SHARDS: shards} if SHARDS in present else {})
-        window = _longest_window(runs, sizes) if WINDOW in present else 0
-        if window is not None:
-            return sizes | ({WINDOW: window} if WINDOW in present else {})
-        shards = max(shards + 1, shards * 2) if SHARDS in present else shards
+def _fits(runs: Runs, shards: int) -> bool:
+    """Whether the fullest shard takes a race without refusing."""
+    workload = runs.workload
+    riders = Riders(workload, [low for low, _ in uniform_ranges(shards)])
+    places = riders.shards_of_race(0)
+    assert places is not None, "the keys are those of bikers"
+    fullest = int(np.bincount(places).max())
+    return fullest * workload.seconds <= _rate(runs) * (workload.seconds + 1)
+
+
+def _with_longest_window(runs: Runs, sizes: Sizes, tried: list[Trial]) -> dict[str, int] | None:
+    """``tried`` are those of fewer shards that failed: what came near for them is enough to look at again."""
+    if WINDOW not in sizes:
+        return dict(sizes) if runs.holds(sizes) else None
+    windows = [one for one in reversed(WINDOWS) if _may_wait(runs, one)]
+    if tried:
+        windows = sorted({one.sizes[WINDOW] for one in sorted(tried, key=_nearness)[:2]}, reverse=True)
+    for window in windows:
+        trial = runs.at({**sizes, WINDOW: window})
+        if trial is None:
+            continue
+        if trial.holds:
+            return dict(trial.sizes)
+        tried.append(trial)
+        most = runs.objective.most
+        if trial.found.lost or trial.found.values["throttled"] > most.get("throttled", 1.0):
+            # The stream knows nothing of windows.
+            return None
     return None
 
 
-def _spare(sizes: Sizes) -> dict[str, int]:
-    return {name: MOST_UNITS if name in (WCU, INDEX_WCU) else value for name, value in sizes.items()}
+def _may_wait(runs: Runs, window: int) -> bool:
+    """Whether a window of that length can keep the objective's times, if nothing else took any."""
+    if not window:
+        return True
+    most, end_s = runs.objective.most, START_MS / 1000 + runs.workload.total_seconds
+    # The last message of each comes in the last second.
+    last_closes_s = math.ceil((end_s - 0.999) / window) * window - end_s
+    return window * 0.9 <= most.get("p99", math.inf) and last_closes_s <= most.get("settled", math.inf)
 
 
-def _longest_window(runs: Runs, sizes: Sizes) -> int | None:
-    """Holding windows lie together: those below are too many writes, those above too long a wait."""
-    allowed = [one for one in _WINDOWS if runs.holds({**sizes, WINDOW: one})] if False else list(_WINDOWS)
-    within = runs.objective.most.get("p99", math.inf)
-    holding = [one for one in allowed if one <= within]
-    while holding:
-        # From the longest down; a window that does not hold for its length is far above one that does.
-        middle = holding[-1]
-        if runs.holds({**sizes, WINDOW: middle}):
-            return middle
-        holding.pop()
-    return None
+def _smallest(runs: Runs, sizes: Sizes, name: str, ladder: Sequence[int]) -> int:
+    """The smallest step of ``name`` that holds; the last one is known to."""
+    return ladder[bisect_left(ladder[:-1], True, key=lambda value: runs.holds({**sizes, name: value}))]
 
 
-def _cheapest(runs: Runs, start: dict[str, int], least: int) -> Trial:
-    if SHARDS in start:
-        start = {**start, SHARDS: _smallest(runs, start, SHARDS, range(least, start[SHARDS] + 1))}
+# -- the search --------------------------------------------------------------------------------------------
+
+
+def _cheapest(runs: Runs, start: dict[str, int]) -> Trial:
     best = _least_units(runs, start)
     while SHARDS in start:
-        more = {**start, SHARDS: start[SHARDS] + 1}
-        if not _could_pay(runs, more, best):
+        start = {**start, SHARDS: start[SHARDS] + 1}
+        if not runs.holds(start) or not _could_pay(runs, start, best):
             break
-        start, other = more, _least_units(runs, more)
-        best = min(best, other, key=lambda one: one.usd)
+        other = _least_units(runs, start)
+        if other.usd >= best.usd:
+            break
+        best = other
     return _fresher(runs, _stepped_down(runs, best))
 
 
-def _smallest(runs: Runs, sizes: Sizes, name: str, ladder: Iterable[int]) -> int:
-    """The smallest step of ``name`` that holds; the last one is taken to."""
-    steps = list(ladder)
-    place = bisect_left(steps[:-1], True, key=lambda value: runs.holds({**sizes, name: value}))
-    return steps[place]
+def _units(sizes: Sizes) -> list[str]:
+    return [name for name in (WCU, INDEX_WCU) if name in sizes]
 
 
 def _least_units(runs: Runs, spare: dict[str, int]) -> Trial:
     """The cheapest units for these shards and window; ``spare`` holds."""
-    units = [name for name in (WCU, INDEX_WCU) if name in spare]
-    low = {name: _smallest(runs, spare, name, _UNITS) for name in units}
-    # Each grows alone from where both are as small as can be, and both together.
-    found = [
-        trial
-        for growing in ([], *([name] for name in units), units)
-        if (trial := _grown(runs, {**spare, **low}, growing)) is not None
-    ]
-    fallback = runs.at(spare)
-    assert fallback is not None
-    return min([*found, fallback], key=lambda one: one.usd)
+    units = _units(spare)
+    least = {**spare, **{name: _smallest(runs, spare, name, UNITS) for name in units}}
+    # Nothing can do with less of either; when both are too little together, either grows, or both.
+    grown = [_grown(runs, least, growing) for growing in ([], *([name] for name in units), units)]
+    found = [one for one in (*grown, runs.at(spare)) if one is not None and one.holds]
+    return min(found, key=lambda one: one.usd)
 
 
 def _grown(runs: Runs, sizes: dict[str, int], growing: list[str]) -> Trial | None:
-    """``sizes`` as they are, or with steps more of ``growing`` until they hold."""
-    steps = {name: _UNITS[bisect_left(_UNITS, sizes[name]) :] for name in growing}
-    length = min((len(one) for one in steps.values()), default=1)
+    """``sizes`` when they hold, or with as few steps more of ``growing`` as it takes."""
+    if runs.holds(sizes) or not growing:
+        return runs.at(sizes)
+    ladders = {name: UNITS[UNITS.index(sizes[name]) :] for name in growing}
+    last = min(len(one) for one in ladders.values()) - 1
 
     def at(place: int) -> dict[str, int]:
-        return sizes | {name: one[place] for name, one in steps.items()}
+        return {**sizes, **{name: one[place] for name, one in ladders.items()}}
 
-    if runs.holds(sizes):
-        return runs.at(sizes)
-    # Most often a few steps are enough.
-    reach = 1
-    while reach < length and not runs.holds(at(reach)):
-        reach *= 2
-    if reach >= length:
-        return None
-    places = range(reach // 2 + 1, reach)
-    place = bisect_left(places, True, key=lambda one: runs.holds(at(one)))
-    return runs.at(at(places[place] if place < len(places) else reach))
+    # A few steps are enough most often.
+    fails, reach = 0, min(1, last)
+    while not runs.holds(at(reach)):
+        if reach == last:
+            return None
+        fails, reach = reach, min(reach * 2, last)
+    places = range(fails + 1, reach)
+    return runs.at(at(fails + 1 + bisect_left(places, True, key=lambda place: runs.holds(at(place)))))
 
 
-def _could_pay(runs: Runs, sizes: dict[str, int], best: Trial) -> bool:
-    """Whether units that hold these sizes may be cheaper than ``best``. What is cheaper has less of the table's or of
-    the index's units than pay for the difference by halves, so it is enough to look at the two."""
-    units = [name for name in (WCU, INDEX_WCU) if name in sizes]
-    dearer = runs.at({**best.sizes, SHARDS: sizes[SHARDS]})
-    if dearer is None or not units:
-        return False
+def _could_pay(runs: Runs, spare: Sizes, best: Trial) -> bool:
+    """Whether these shards, dearer than those of ``best``, may be cheaper with the fewer units that they need. To pay,
+    either the table's or the index's units must save half of the difference; two plans say whether they can."""
+    dearer = {**best.sizes, SHARDS: spare[SHARDS]}
+    units, usd = _units(dearer), runs.usd(dearer, best.usage)
     for name in units:
-        low = step_down(name, best.sizes[name])
-        while low is not None:
-            cheaper = runs.at({**dearer.sizes, name: low})
-            if cheaper is None:
-                return False
-            if dearer.usd - cheaper.usd >= (dearer.usd - best.usd) / len(units):
-                break
-            low = step_down(name, low)
-        if low is not None and runs.holds({**sizes, name: low}):
+        saving = [low for low in UNITS if low < dearer[name]]
+        enough = bisect_left(
+            saving,
+            True,
+            key=lambda low: (usd - runs.usd({**dearer, name: low}, best.usage)) < (usd - best.usd) / len(units),
+        )
+        if enough and runs.holds({**spare, name: saving[enough - 1]}):
             return True
     return False
 
 
 def _stepped_down(runs: Runs, best: Trial) -> Trial:
     """Until one step less of any size breaks the objective."""
-    while True:
-        for name in (SHARDS, WCU, INDEX_WCU):
-            trial = _one_less(runs, best, name)
-            if trial is not None and trial.holds:
-                best = trial
-                break
-        else:
-            return best
+    while (less := next((one for one in _steps_less(runs, best) if one.holds), None)) is not None:
+        best = less
+    return best
+
+
+def _steps_less(runs: Runs, trial: Trial) -> Iterator[Trial]:
+    """One step less of each size that costs something, the dearest first."""
+    for name in (SHARDS, WCU, INDEX_WCU):
+        less = _one_less(runs, trial, name)
+        if less is not None:
+            yield less
 
 
 def _one_less(runs: Runs, trial: Trial, name: str) -> Trial | None:
@@ -349,9 +302,128 @@ def _one_less(runs: Runs, trial: Trial, name: str) -> Trial | None:
 
 
 def _fresher(runs: Runs, best: Trial) -> Trial:
-    """The shortest window that the same sizes hold: results sooner for nothing."""
+    """The shortest window that the same sizes hold, for next to nothing more."""
     while True:
-        trial = _one_less(runs, best, WINDOW)
-        if trial is None or not trial.holds or trial.usd > best.usd * 1.001:
+        less = _one_less(runs, best, WINDOW)
+        if less is None or not less.holds or less.usd > best.usd * 1.01:
             return best
-        best = trial
+        best = less
+
+
+# -- what stands beside it ---------------------------------------------------------------------------------
+
+
+def _scaled(runs: Runs, just: Trial, headroom: float, names: Sequence[str]) -> dict[str, int]:
+    # A factor of 1.2 must not make 6.000000000000001 of 5.
+    more = {name: math.ceil(round(just.sizes[name] * (1 + headroom), 6)) for name in names}
+    if SHARDS in more:
+        more[SHARDS] = _shards_with(runs, just, headroom, more[SHARDS])
+    return {**just.sizes, **more}
+
+
+def _shards_with(runs: Runs, just: Trial, headroom: float, most: int) -> int:
+    """How many shards hold when each takes so much less: one of two that are half full has headroom already."""
+    settings = runs.limit_settings
+    slower = replace(settings, shard_rate_factor=settings.shard_rate_factor / (1 + headroom))
+    spare = {name: MOST_UNITS if name in (WCU, INDEX_WCU) else value for name, value in just.sizes.items()}
+    tight = replace(runs, limit_settings=slower, trials={})
+    return _smallest(tight, spare, SHARDS, range(just.sizes[SHARDS], most + 1))
+
+
+def _with_headroom(runs: Runs, just: Trial, headroom: float) -> tuple[Trial, str]:
+    """``just`` with ``headroom`` of everything; or of what can have it, and a line on what cannot."""
+    if not headroom:
+        return just, ""
+    names = [name for name in (SHARDS, WCU, INDEX_WCU) if name in just.sizes]
+    wanted = _scaled(runs, just, headroom, names)
+    full = runs.at(wanted)
+    if full is not None and full.holds:
+        return full, ""
+    best, notes = just, []
+    for name in reversed(names):
+        trial = runs.at({**best.sizes, name: wanted[name]})
+        if trial is not None and trial.holds:
+            best = trial
+        else:
+            why = "; ".join(trial.misses) if trial else "the template does not allow it"
+            notes.append(f"no headroom in {name}: {wanted[name]:,} do not hold: {why}")
+    return best, ". ".join(notes)
+
+
+def _runners_up(runs: Runs, just: Trial, best: Trial, headroom: float) -> Iterator[RunnerUp]:
+    if best.sizes != just.sizes:
+        yield RunnerUp("just holds", just, f"{_difference(just, best)}; gives up all headroom")
+    failing = sorted((one for one in _steps_less(runs, just) if not one.holds), key=lambda one: (one.excess, one.usd))
+    for trial in failing[:2]:
+        yield RunnerUp("next cheaper", trial, f"{_difference(trial, best)}; gives up: {'; '.join(trial.misses)}")
+    sooner = _one_less(runs, just, WINDOW)
+    if sooner is not None:
+        trial = _sooner(runs, sooner)
+        gain_s = just.found.values["p99"] - trial.found.values["p99"] if trial is not None else 0.0
+        if trial is not None and gain_s > 0.1:
+            note = f"{_difference(trial, best)}; p99 is {gain_s:.1f} s less"
+            yield RunnerUp("results sooner", trial, note + ("; has no headroom" if headroom else ""))
+    ampler = 0.5 if headroom < 0.5 else headroom * 2
+    more, note = _with_headroom(runs, just, ampler)
+    if more.usd > best.usd:
+        yield RunnerUp(f"{ampler:.0%} headroom", more, f"{_difference(more, best)}{f'; {note}' if note else ''}")
+
+
+def _sooner(runs: Runs, trial: Trial) -> Trial | None:
+    """``trial`` with as many more units as it takes to hold."""
+    units = _units(trial.sizes)
+    at_steps = {name: UNITS[min(bisect_left(UNITS, trial.sizes[name]), len(UNITS) - 1)] for name in units}
+    return _grown(runs, {**trial.sizes, **at_steps}, units) if units else None
+
+
+def _difference(trial: Trial, best: Trial) -> str:
+    change = trial.usd - best.usd
+    return f"{abs(change):,.4f} USD {'less' if change < 0 else 'more'}"
+
+
+# -- nothing holds -----------------------------------------------------------------------------------------
+
+
+def _nearness(trial: Trial) -> tuple[float, float]:
+    """Back-off draws lots: differences of some percent are none, and the bill decides."""
+    return float(f"{trial.excess:.1g}"), trial.usd
+
+
+def _closest(runs: Runs) -> list[Trial]:
+    """Those of all plans that are nearest to holding, of different shards or windows, with no more units than that
+    takes."""
+    found: dict[tuple[int, int], Trial] = {}
+    for trial in sorted(runs.made, key=_nearness):
+        found.setdefault((trial.sizes.get(SHARDS, 0), trial.sizes.get(WINDOW, 0)), trial)
+    return sorted((_tightened(runs, one) for one in list(found.values())[:_CLOSEST_SHOWN]), key=_nearness)
+
+
+def _tightened(runs: Runs, trial: Trial) -> Trial:
+    enough, misses = trial.excess * 1.05, len(trial.misses)
+    best = trial
+    for name in _units(trial.sizes):
+        steps = [*(one for one in UNITS if one < best.sizes[name]), best.sizes[name]]
+
+        def is_enough(value: int, sizes: Sizes = best.sizes, name: str = name) -> bool:
+            less = runs.at({**sizes, name: value})
+            return less is not None and less.excess <= enough and len(less.misses) <= misses
+
+        best = runs.at({**best.sizes, name: steps[bisect_left(steps[:-1], True, key=is_enough)]}) or best
+    return best
+
+
+def _forbids(runs: Runs, closest: Trial) -> str:
+    """What stands in the way where units are ample, so that they cannot be what is missing."""
+    sizes = {name: MOST_UNITS if name in (WCU, INDEX_WCU) else value for name, value in closest.sizes.items()}
+    found = (runs.at(sizes) or closest).found
+    if found.first_limit is None:
+        return (
+            "no limit refuses anything; what is left is the time that consumers take: a shard is polled once a second, "
+            "a window is over when it is over, and functions take what they take"
+        )
+    limit = found.first_limit
+    value = f" ({limit.limit:,.0f} {limit.unit})" if limit.limit else ""
+    text = f"{limit.name} of {limit.resource}{value} refuses {limit.refused:,}, whatever the sizes"
+    if limit.name.startswith("kinesis.shard.write") and runs.workload.partition_key in ("race", "class"):
+        text += f"; all messages of a {runs.workload.partition_key} have one partition key, and go to one shard"
+    return text

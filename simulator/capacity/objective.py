@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from simulator.capacity.functions import MODELLED
 from simulator.capacity.model import Plan
-from simulator.capacity.prices import total_usd
+from simulator.capacity.prices import BillLine, total_usd
 from simulator.capacity.timeline import Broken
 from simulator.capacity.workload import START_MS
 
@@ -39,9 +39,9 @@ _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _TIME = re.compile(rf"({_NUMBER})\s*(ms|s|m)", re.ASCII)
 _SHARE = re.compile(rf"({_NUMBER})\s*(%?)", re.ASCII)
 _UNITS_S = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60)}
-TIMES, SHARES = ("p99", "settled", "age"), ("throttled", "table_throttled")
+SHARES = ("throttled", "table_throttled")
 NAMES = ("p99", "throttled", "table_throttled", "settled", "age")
-DEFAULT = "throttled=0,settled=10s"
+DEFAULT = "p99=10s,throttled=0,settled=10s"
 _LONGEST_S = 86_400.0
 _MOST_EXCESS = 1e6
 _SAMPLES = 2000
@@ -68,7 +68,9 @@ def objective_of(text: str) -> Objective:
     for part in text.split(","):
         name, separator, value = (one.strip() for one in part.partition("="))
         if not separator or name not in NAMES:
-            raise ObjectiveError(f"{part.strip()!r}: write NAME=VALUE of {', '.join(NAMES)}, such as p99=2s,throttled=0")
+            raise ObjectiveError(
+                f"{part.strip()!r}: write NAME=VALUE of {', '.join(NAMES)}, such as p99=2s,throttled=0"
+            )
         if name in most:
             raise ObjectiveError(f"{name} is there twice; say once what it may be")
         most[name] = _share(name, value) if name in SHARES else _time_s(name, value)
@@ -106,8 +108,12 @@ class Measured:
     lost: int
     timeouts: int
     backlog: int
-    usd: float
+    bill: tuple[BillLine, ...]
     first_limit: Broken | None
+
+    @property
+    def usd(self) -> float:
+        return total_usd(list(self.bill))
 
     def misses(self, objective: Objective) -> list[str]:
         """What is not kept, in words, one for each; empty when the deployment holds."""
@@ -166,7 +172,7 @@ def measured(plan: Plan) -> Measured:
         lost=plan.ledger.lost,
         timeouts=sum(function.totals.timeouts for function in plan.functions),
         backlog=plan.backlog if plan.settled_s is None else 0,
-        usd=total_usd(list(plan.bill)),
+        bill=plan.bill,
         first_limit=plan.broken[0] if plan.broken else None,
     )
 
