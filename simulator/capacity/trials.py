@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,3 +136,58 @@ class Runs:
     @property
     def made(self) -> list[Trial]:
         return [trial for trial in self.trials.values() if trial is not None]
+
+
+# -- moves ------------------------------------------------------------------------------------------------
+
+
+def spare(sizes: Sizes) -> dict[str, int]:
+    """``sizes`` with units that cannot be what is missing."""
+    return {name: MOST_UNITS if name in (WCU, INDEX_WCU) else value for name, value in sizes.items()}
+
+
+def nearness(trial: Trial) -> tuple[float, float]:
+    """Back-off draws lots: differences of some percent are none, and the bill decides."""
+    return float(f"{trial.excess:.1g}"), trial.usd
+
+
+def smallest(runs: Runs, sizes: Sizes, name: str, ladder: Sequence[int]) -> int:
+    """The smallest step of ``name`` that holds; the last one is known to."""
+    return ladder[bisect_left(ladder[:-1], True, key=lambda value: runs.holds({**sizes, name: value}))]
+
+
+def units_of(sizes: Sizes) -> list[str]:
+    return [name for name in (WCU, INDEX_WCU) if name in sizes]
+
+
+def grown(runs: Runs, sizes: dict[str, int], growing: list[str]) -> Trial | None:
+    """``sizes`` when they hold, or with as few steps more of ``growing`` as it takes."""
+    if runs.holds(sizes) or not growing:
+        return runs.at(sizes)
+    ladders = {name: UNITS[UNITS.index(sizes[name]) :] for name in growing}
+    last = min(len(one) for one in ladders.values()) - 1
+
+    def at(place: int) -> dict[str, int]:
+        return {**sizes, **{name: one[place] for name, one in ladders.items()}}
+
+    # A few steps are enough most often.
+    fails, reach = 0, min(1, last)
+    while not runs.holds(at(reach)):
+        if reach == last:
+            return None
+        fails, reach = reach, min(reach * 2, last)
+    places = range(fails + 1, reach)
+    return runs.at(at(fails + 1 + bisect_left(places, True, key=lambda place: runs.holds(at(place)))))
+
+
+def steps_less(runs: Runs, trial: Trial) -> Iterator[Trial]:
+    """One step less of each size that costs something, the dearest first."""
+    for name in (SHARDS, WCU, INDEX_WCU):
+        less = one_less(runs, trial, name)
+        if less is not None:
+            yield less
+
+
+def one_less(runs: Runs, trial: Trial, name: str) -> Trial | None:
+    low = step_down(name, trial.sizes[name]) if name in trial.sizes else None
+    return None if low is None else runs.at({**trial.sizes, name: low})
