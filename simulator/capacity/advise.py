@@ -9,7 +9,7 @@ worse, nor does a longer window, except that messages wait for it. So the search
    less of either. When both together hold, nothing is cheaper; otherwise units are added until they do;
 3. does the same with one shard more, when two plans say that this could pay;
 4. makes sure that one step less of any size breaks the objective, and takes the step where it does not;
-5. shortens the window as long as that costs nothing: results come sooner.
+5. shortens the window as long as that costs nothing: results come sooner. Then 4 again, until nothing changes.
 
 Sizes are steps of a ladder (:func:`simulator.capacity.trials.step_down`), plans are remembered, nothing is random: the
 same question has the same answer. It takes about 40 plans, most of them as long as ``alleycat plan`` takes.
@@ -218,7 +218,10 @@ def _cheapest(runs: Runs, start: dict[str, int]) -> Trial:
         if other.usd >= best.usd:
             break
         best = other
-    return _fresher(runs, _stepped_down(runs, best))
+    # Either may open the way for the other; sizes only ever fall, so that this ends.
+    while (smaller := _fresher(runs, _stepped_down(runs, best))) is not best:
+        best = smaller
+    return best
 
 
 def _least_units(runs: Runs, ample: dict[str, int]) -> Trial:
