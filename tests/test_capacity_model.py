@@ -305,6 +305,44 @@ def test_a_function_of_somebody_else_s_reads_and_writes_nothing() -> None:
     assert any("is not known to the planner" in line for line in found.not_modelled)
 
 
+SOMEBODY_ELSES = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Meters:
+    Type: AWS::Kinesis::Stream
+    Properties: {ShardCount: 3}
+  Sum:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: app.handler
+      Runtime: python3.12
+      CodeUri: .
+      Timeout: 10
+      ReservedConcurrentExecutions: 1
+      Events:
+        Readings:
+          Type: Kinesis
+          Properties: {Stream: !GetAtt Meters.Arn, StartingPosition: TRIM_HORIZON, ParallelizationFactor: 3}
+"""
+
+
+def test_any_template_with_a_stream_is_planned(tmp_path: Path) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text(SOMEBODY_ELSES)
+    deployment = load_deployment(path)
+    found = plan(deployment, Workload(racers=90, seconds=10))
+    check_books(found)
+    assert found.holds
+    assert found.functions[0].totals.invocations > 10
+    assert found.timeline.highest("concurrency") == 1
+    assert {line.price.name for line in found.bill} >= {"kinesis.shard_hour", "lambda.request"}
+    with pytest.raises(PlanError, match="no rule that puts messages"):
+        plan(deployment, Workload(racers=1, transport="mqtt"))
+    bare = plan(replace(deployment, functions=()), Workload(racers=90, seconds=10))
+    assert bare.holds
+    assert bare.settled_s is not None
+
+
 # -- the clock --------------------------------------------------------------------------------------------
 
 

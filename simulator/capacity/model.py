@@ -28,10 +28,12 @@ from consumers.store import DEFAULT_TABLE
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.functions import Durations, Function
+from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.items import League
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
-from simulator.capacity.producing import Ledger, Producer, PutRecordsProducer, RuleProducer
+from simulator.capacity.producing import PutRecordsProducer
 from simulator.capacity.reading import Reader
+from simulator.capacity.rule import RuleProducer
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload
@@ -185,12 +187,22 @@ def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
             f"stream {stream.name} is on-demand, and its shards may split after {split_s:.0f} s, which is not planned "
             "yet; plan at most that long"
         )
+    if workload.transport == "mqtt" and not _has_rule(deployment, stream):
+        raise PlanError(
+            f"{deployment.path} has no rule that puts messages on stream {stream.name}; add an AWS::IoT::TopicRule "
+            "with a Kinesis action, or plan producers that put records themselves"
+        )
     if workload.transport == "mqtt" and workload.bikers > limits.IOT_PUBLISH_IN.value:
         raise PlanError(
             f"{workload.bikers:,} bikers by MQTT send more than IoT Core takes of an account "
             f"({limits.IOT_PUBLISH_IN.value:,.0f} publishes/s); what it then discards is not planned yet"
         )
     return stream
+
+
+def _has_rule(deployment: Deployment, stream: StreamSpec) -> bool:
+    actions = [action for rule in deployment.topic_rules for action in rule.payload.get("actions", ())]
+    return any(action.get("kinesis", {}).get("streamName") == stream.name for action in actions)
 
 
 def _sources(

@@ -27,7 +27,12 @@ def render(plan: Plan) -> RenderableType:
     told = as_json(plan, with_timeline=False)
     parts: list[RenderableType] = [_question(told), _answer(plan)]
     parts += [_limit(one) for one in plan.broken[:_ROWS_SHOWN]]
-    parts += [_shards(told), _functions(plan, told), _tables(told), _bill(plan, told)]
+    parts.append(_shards(told))
+    if plan.functions:
+        parts.append(_functions(plan, told))
+    if plan.tables:
+        parts.append(_tables(told))
+    parts.append(_bill(plan, told))
     assumed = told["assumed_durations"]
     text = "assumed: {invocation_ms:g} ms an invocation, {record_us:g} us a record, {call_ms:g} ms a call of the table"
     parts.append(Text(text.format(**assumed), style="dim"))
