@@ -63,6 +63,10 @@ def with_headroom(runs: Runs, just: Trial, headroom: float) -> tuple[Trial, str]
     full = runs.at(wanted)
     if full is not None and full.holds:
         return full, ""
+    # More shards write more often, and may need more units than that.
+    ampler = _with_more_units(runs, wanted)
+    if ampler is not None and ampler.holds:
+        return ampler, ""
     best, notes = just, []
     for name in reversed(names):
         trial = runs.at({**best.sizes, name: wanted[name]})
@@ -82,7 +86,7 @@ def runners_up_of(runs: Runs, just: Trial, best: Trial, headroom: float) -> Iter
         yield RunnerUp("next cheaper", trial, f"{_difference(trial, best)}; gives up: {'; '.join(trial.misses)}")
     sooner = one_less(runs, just, WINDOW)
     if sooner is not None:
-        quicker = _sooner(runs, sooner)
+        quicker = _with_more_units(runs, sooner.sizes)
         gain_s = just.found.values["p99"] - quicker.found.values["p99"] if quicker is not None else 0.0
         if quicker is not None and gain_s > 0.1:
             note = f"{_difference(quicker, best)}; p99 is {gain_s:.1f} s less"
@@ -93,11 +97,11 @@ def runners_up_of(runs: Runs, just: Trial, best: Trial, headroom: float) -> Iter
         yield RunnerUp(f"{ampler:.0%} headroom", more, f"{_difference(more, best)}{f'; {note}' if note else ''}")
 
 
-def _sooner(runs: Runs, trial: Trial) -> Trial | None:
-    """``trial`` with as many more units as it takes to hold."""
-    units = units_of(trial.sizes)
-    at_steps = {name: UNITS[min(bisect_left(UNITS, trial.sizes[name]), len(UNITS) - 1)] for name in units}
-    return grown(runs, {**trial.sizes, **at_steps}, units) if units else None
+def _with_more_units(runs: Runs, sizes: Sizes) -> Trial | None:
+    """``sizes`` with as many more units as it takes to hold."""
+    units = units_of(sizes)
+    at_steps = {name: UNITS[min(bisect_left(UNITS, sizes[name]), len(UNITS) - 1)] for name in units}
+    return grown(runs, {**sizes, **at_steps}, units) if units else None
 
 
 def _difference(trial: Trial, best: Trial) -> str:
