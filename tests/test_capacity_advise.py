@@ -156,6 +156,17 @@ def test_headroom_is_capacity_on_top() -> None:
     assert keeps(plan(deployment, workload, settings=slower), OBJECTIVE)
 
 
+def test_headroom_of_a_full_shard_is_another_one() -> None:
+    workload = Workload(racers=48, seconds=10, partition_key="random")
+    found = advised(workload, headroom=0.3)
+    assert found.best is not None
+    assert found.just_holds is not None
+    assert found.best.sizes[SHARDS] > found.just_holds.sizes[SHARDS]
+    for size in (WCU, INDEX_WCU):
+        assert found.best.sizes[size] >= found.just_holds.sizes[size] * 1.3
+    assert keeps(again(found.best, workload), OBJECTIVE)
+
+
 def test_a_shard_with_room_to_spare_needs_no_other() -> None:
     workload = Workload(racers=20, seconds=10)
     found = advised(workload, headroom=0.2)

@@ -65,7 +65,7 @@ def with_headroom(runs: Runs, just: Trial, headroom: float) -> tuple[Trial, str]
         return full, ""
     # More shards write more often, and may need more units than that.
     ampler = _with_more_units(runs, wanted)
-    if ampler is not None and ampler.holds:
+    if ampler is not None:
         return ampler, ""
     best, notes = just, []
     for name in reversed(names):
@@ -98,10 +98,11 @@ def runners_up_of(runs: Runs, just: Trial, best: Trial, headroom: float) -> Iter
 
 
 def _with_more_units(runs: Runs, sizes: Sizes) -> Trial | None:
-    """``sizes`` with as many more units as it takes to hold."""
+    """``sizes`` with as many more units as it takes to hold, of the table, of the index or of both."""
     units = units_of(sizes)
     at_steps = {name: UNITS[min(bisect_left(UNITS, sizes[name]), len(UNITS) - 1)] for name in units}
-    return grown(runs, {**sizes, **at_steps}, units) if units else None
+    found = (grown(runs, {**sizes, **at_steps}, growing) for growing in ([*([name] for name in units), units]))
+    return min((one for one in found if one is not None and one.holds), key=lambda one: one.usd, default=None)
 
 
 def _difference(trial: Trial, best: Trial) -> str:
