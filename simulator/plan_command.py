@@ -6,7 +6,7 @@ Exit codes: 0 it holds, 1 a limit refused something or messages were lost or con
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from simulator.cloud_flags import LimitOptions, Rcu, Shards, Wcu, Window, deployment_of, limits_of
+from simulator.deployment import Deployment
 from simulator.flags import EXIT_FAILED, AsJson, ConfigEnv, Settings, Template, UsageError, flag, one_of, seconds
 
 PLAN_FILE = "plan.json"
@@ -46,7 +47,30 @@ def plan(
         list[str] | None,
         flag("--duration", env="DURATION", help="Of functions: invocation_ms, record_us or call_ms=VALUE; repeatable."),
     ] = None,
-    out: Annotated[Path | None, flag("--out", env="OUT", help=f"Directory for {PLAN_FILE}.")] = None,
+    advise: Annotated[
+        bool, flag("--advise", env="ADVISE", help="Search for the cheapest sizes that keep --objective.")
+    ] = False,
+    objective: Annotated[
+        str | None,
+        flag(
+            "--objective",
+            env="OBJECTIVE",
+            help="Of --advise: the most of p99, throttled, table_throttled, settled, age; "
+            "p99=10s,throttled=0,settled=10s when not given.",
+        ),
+    ] = None,
+    headroom: Annotated[
+        str | None,
+        flag("--headroom", env="HEADROOM", help="Of --advise: capacity on top of what just holds; 20% when not given."),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        flag("--sweep", env="SWEEP", help="NAME=1..8 or NAME=20,50: plan each value of a parameter; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        flag("--out", env="OUT", help=f"Directory for {PLAN_FILE}, advice.json, sweep.json and sweep.html."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say in seconds, without a cloud, whether a race holds on a deployment, what breaks first, and what it costs."""
@@ -78,6 +102,17 @@ def plan(
         raise UsageError(f"--prices: {error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if advise or sweep or objective is not None or headroom is not None:
+        from simulator.capacity.searches import Searches, search
+
+        def deploy(parameters: Mapping[str, str]) -> Deployment:
+            chosen_last = [f"{name}={value}" for name, value in parameters.items()]
+            return deployment_of(config_env, template, [*(settings or ()), *chosen_last], shards, wcu, rcu, window)
+
+        asked = Searches(advise=advise, objective=objective, headroom=headroom, sweeps=tuple(sweep or ()))
+        if not search(asked, deploy, workload, limits_of("on", limit), chosen, durations, out, as_json=as_json):
+            raise typer.Exit(EXIT_FAILED)
+        return
     deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, window)
     try:
         found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations)

@@ -1,0 +1,150 @@
+"""What stands beside an advice: capacity on top of it, other deployments and what they give up; and where nothing
+holds, what comes closest and what is in the way."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from simulator.capacity.trials import (
+    INDEX_WCU,
+    SHARDS,
+    UNITS,
+    WCU,
+    WINDOW,
+    Runs,
+    Sizes,
+    Trial,
+    grown,
+    nearness,
+    one_less,
+    smallest,
+    spare,
+    steps_less,
+    units_of,
+)
+
+_CLOSEST_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RunnerUp:
+    """Another deployment, and in words what it gives up or gains against the advice."""
+
+    title: str
+    trial: Trial
+    note: str
+
+
+def _scaled(runs: Runs, just: Trial, headroom: float, names: Sequence[str]) -> dict[str, int]:
+    # A factor of 1.2 must not make 6.000000000000001 of 5.
+    more = {name: math.ceil(round(just.sizes[name] * (1 + headroom), 6)) for name in names}
+    if SHARDS in more:
+        more[SHARDS] = _shards_with(runs, just, headroom, more[SHARDS])
+    return {**just.sizes, **more}
+
+
+def _shards_with(runs: Runs, just: Trial, headroom: float, most: int) -> int:
+    """How many shards hold when each takes so much less: one of two that are half full has headroom already."""
+    settings = runs.limit_settings
+    slower = replace(settings, shard_rate_factor=settings.shard_rate_factor / (1 + headroom))
+    tight = replace(runs, limit_settings=slower, trials={})
+    return smallest(tight, spare(just.sizes), SHARDS, range(just.sizes[SHARDS], most + 1))
+
+
+def with_headroom(runs: Runs, just: Trial, headroom: float) -> tuple[Trial, str]:
+    """``just`` with ``headroom`` of everything; or of what can have it, and a line on what cannot."""
+    if not headroom:
+        return just, ""
+    names = [name for name in (SHARDS, WCU, INDEX_WCU) if name in just.sizes]
+    wanted = _scaled(runs, just, headroom, names)
+    full = runs.at(wanted)
+    if full is not None and full.holds:
+        return full, ""
+    # More shards write more often, and may need more units than that.
+    ampler = _with_more_units(runs, wanted)
+    if ampler is not None:
+        return ampler, ""
+    best, notes = just, []
+    for name in reversed(names):
+        trial = runs.at({**best.sizes, name: wanted[name]})
+        if trial is not None and trial.holds:
+            best = trial
+        else:
+            why = "; ".join(trial.misses) if trial else "the template does not allow it"
+            notes.append(f"no headroom in {name}: {wanted[name]:,} do not hold: {why}")
+    return best, ". ".join(notes)
+
+
+def runners_up_of(runs: Runs, just: Trial, best: Trial, headroom: float) -> Iterator[RunnerUp]:
+    if best.sizes != just.sizes:
+        yield RunnerUp("just holds", just, f"{_difference(just, best)}; gives up all headroom")
+    failing = sorted((one for one in steps_less(runs, just) if not one.holds), key=lambda one: (one.excess, one.usd))
+    for trial in failing[:2]:
+        yield RunnerUp("next cheaper", trial, f"{_difference(trial, best)}; gives up: {'; '.join(trial.misses)}")
+    sooner = one_less(runs, just, WINDOW)
+    if sooner is not None:
+        quicker = _with_more_units(runs, sooner.sizes)
+        gain_s = just.found.values["p99"] - quicker.found.values["p99"] if quicker is not None else 0.0
+        if quicker is not None and gain_s > 0.1:
+            note = f"{_difference(quicker, best)}; p99 is {gain_s:.1f} s less"
+            yield RunnerUp("results sooner", quicker, note + ("; has no headroom" if headroom else ""))
+    ampler = 0.5 if headroom < 0.5 else headroom * 2
+    more, note = with_headroom(runs, just, ampler)
+    if more.usd > best.usd:
+        yield RunnerUp(f"{ampler:.0%} headroom", more, f"{_difference(more, best)}{f'; {note}' if note else ''}")
+
+
+def _with_more_units(runs: Runs, sizes: Sizes) -> Trial | None:
+    """``sizes`` with as many more units as it takes to hold, of the table, of the index or of both."""
+    units = units_of(sizes)
+    at_steps = {name: UNITS[min(bisect_left(UNITS, sizes[name]), len(UNITS) - 1)] for name in units}
+    found = (grown(runs, {**sizes, **at_steps}, growing) for growing in ([*([name] for name in units), units]))
+    return min((one for one in found if one is not None and one.holds), key=lambda one: one.usd, default=None)
+
+
+def _difference(trial: Trial, best: Trial) -> str:
+    change = trial.usd - best.usd
+    return f"{abs(change):,.4f} USD {'less' if change < 0 else 'more'}"
+
+
+def closest_of(runs: Runs) -> list[Trial]:
+    """Those of all plans that are nearest to holding, of different shards or windows, with no more units than that
+    takes."""
+    found: dict[tuple[int, int], Trial] = {}
+    for trial in sorted(runs.made, key=nearness):
+        found.setdefault((trial.sizes.get(SHARDS, 0), trial.sizes.get(WINDOW, 0)), trial)
+    return sorted((_tightened(runs, one) for one in list(found.values())[:_CLOSEST_SHOWN]), key=nearness)
+
+
+def _tightened(runs: Runs, trial: Trial) -> Trial:
+    enough, misses = trial.excess * 1.05, len(trial.misses)
+    best = trial
+    for name in units_of(trial.sizes):
+        steps = [*(one for one in UNITS if one < best.sizes[name]), best.sizes[name]]
+
+        def is_enough(value: int, sizes: Sizes = best.sizes, name: str = name) -> bool:
+            less = runs.at({**sizes, name: value})
+            return less is not None and less.excess <= enough and len(less.misses) <= misses
+
+        best = runs.at({**best.sizes, name: steps[bisect_left(steps[:-1], True, key=is_enough)]}) or best
+    return best
+
+
+def forbids_of(runs: Runs, closest: Trial) -> str:
+    """What stands in the way where units are ample, so that they cannot be what is missing."""
+    sizes = spare(closest.sizes)
+    found = (runs.at(sizes) or closest).found
+    if found.first_limit is None:
+        return (
+            "no limit refuses anything; what is left is the time that consumers take: a shard is polled once a second, "
+            "a window is over when it is over, and functions take what they take"
+        )
+    limit = found.first_limit
+    value = f" ({limit.limit:,.0f} {limit.unit})" if limit.limit else ""
+    text = f"{limit.name} of {limit.resource}{value} refuses {limit.refused:,}, whatever the sizes"
+    if limit.name.startswith("kinesis.shard.write") and runs.workload.partition_key in ("race", "class"):
+        text += f"; all messages of a {runs.workload.partition_key} have one partition key, and go to one shard"
+    return text
