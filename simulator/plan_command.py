@@ -19,6 +19,7 @@ PLAN_FILE = "plan.json"
 
 
 def plan(
+    context: typer.Context,
     racers: Annotated[int, flag("--racers", "-u", env="RACERS", help="Bikers a class.", min=1)] = 1000,
     run_time: Annotated[str, flag("--run-time", "-t", env="RUN_TIME", help="Length of a race: 60s, 5m.")] = "5m",
     races: Annotated[int, flag("--races", env="RACES", help="Races in a row.", min=1)] = 1,
@@ -43,8 +44,16 @@ def plan(
     ] = None,
     out: Annotated[Path | None, flag("--out", env="OUT", help=f"Directory for {PLAN_FILE}.")] = None,
     as_json: AsJson = False,
+    experiment: Annotated[
+        Path | None, flag("--experiment", env="EXPERIMENT", help="TOML file of named cases, planned and compared.")
+    ] = None,
 ) -> None:
     """Say in seconds, without a cloud, whether a race holds on a deployment, what breaks first, and what it costs."""
+    if experiment is not None:
+        from simulator.experiment_command import run_experiment
+
+        run_experiment(context, experiment, template=template, limit=limit, prices=prices, out=out, as_json=as_json)
+        return
     # Imported when asked for: numpy and the runtime take a while.
     from simulator.capacity.model import PlanError
     from simulator.capacity.model import plan as run
