@@ -15,7 +15,7 @@ from rich.console import Console
 from simulator.cloud_flags import LimitOptions, Rcu, Shards, Wcu, Window, deployment_of, limits_of
 from simulator.flags import EXIT_FAILED, AsJson, ConfigEnv, Settings, Template, UsageError, flag, one_of, seconds
 
-PLAN_FILE = "plan.json"
+PLAN_FILE, PAGE_FILE = "plan.json", "report.html"
 
 
 def plan(
@@ -42,7 +42,7 @@ def plan(
     prices: Annotated[
         Path | None, flag("--prices", env="PRICES", help="TOML or JSON file of prices to use instead.")
     ] = None,
-    out: Annotated[Path | None, flag("--out", env="OUT", help=f"Directory for {PLAN_FILE}.")] = None,
+    out: Annotated[Path | None, flag("--out", env="OUT", help=f"Directory for {PLAN_FILE} and {PAGE_FILE}.")] = None,
     as_json: AsJson = False,
     experiment: Annotated[
         Path | None, flag("--experiment", env="EXPERIMENT", help="TOML file of named cases, planned and compared.")
@@ -57,6 +57,7 @@ def plan(
     # Imported when asked for: numpy and the runtime take a while.
     from simulator.capacity.model import PlanError
     from simulator.capacity.model import plan as run
+    from simulator.capacity.plan_page import write_page
     from simulator.capacity.prices import PRICES, PricesError, load_prices
     from simulator.capacity.report import as_json as told
     from simulator.capacity.view import render
@@ -89,6 +90,7 @@ def plan(
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / PLAN_FILE).write_text(json.dumps(told(found), ensure_ascii=False), encoding="utf-8")
+            write_page(found, out / PAGE_FILE)
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}") from None
     if as_json:
