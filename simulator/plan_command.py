@@ -6,6 +6,7 @@ Exit codes: 0 it holds, 1 a limit refused something or messages were lost or con
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,10 @@ def plan(
     prices: Annotated[
         Path | None, flag("--prices", env="PRICES", help="TOML or JSON file of prices to use instead.")
     ] = None,
+    duration: Annotated[
+        list[str] | None,
+        flag("--duration", env="DURATION", help="Of functions: invocation_ms, record_us or call_ms=VALUE; repeatable."),
+    ] = None,
     out: Annotated[Path | None, flag("--out", env="OUT", help=f"Directory for {PLAN_FILE} and {PAGE_FILE}.")] = None,
     as_json: AsJson = False,
     experiment: Annotated[
@@ -55,6 +60,7 @@ def plan(
         run_experiment(context, experiment, template=template, limit=limit, prices=prices, out=out, as_json=as_json)
         return
     # Imported when asked for: numpy and the runtime take a while.
+    from simulator.capacity.functions import Durations
     from simulator.capacity.model import PlanError
     from simulator.capacity.model import plan as run
     from simulator.capacity.plan_page import write_page
@@ -77,13 +83,14 @@ def plan(
             seed=seed,
         )
         chosen = PRICES if prices is None else load_prices(prices)
+        durations = Durations(**_durations(duration, Durations.__slots__))
     except PricesError as error:
         raise UsageError(f"--prices: {error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
     deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, window)
     try:
-        found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen)
+        found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations)
     except PlanError as error:
         raise UsageError(str(error)) from None
     if out is not None:
@@ -99,6 +106,19 @@ def plan(
         Console().print(render(found))
     if not found.holds:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _durations(given: Sequence[str] | None, known: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for text in given or ():
+        name, _, value = text.partition("=")
+        try:
+            if name not in known:
+                raise ValueError
+            found[name] = float(value)
+        except ValueError:
+            raise UsageError(f"--duration {text!r}: give NAME=NUMBER, where NAME is {' or '.join(known)}") from None
+    return found
 
 
 def _classes(text: str) -> tuple[int, ...]:

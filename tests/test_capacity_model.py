@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.capacity.arrivals import Arrivals, Kind
 from simulator.capacity.clock import Clock, Process
 from simulator.capacity.model import Plan, PlanError, plan
 from simulator.capacity.report import as_json
@@ -51,6 +53,10 @@ def check_books(found: Plan, limit: float = 1000.0) -> None:
             assert max(windows) <= limit * (length + 1)  # a bucket of one second, and its rate
     for function in found.functions:
         assert function.totals.duration_s <= function.totals.invocations * function.spec.timeout_s
+    waits = found.accepted_ms
+    assert waits["p50"] <= waits["p99"] <= waits["max"]
+    if not throttled:
+        assert waits["max"] == (20 if ledger.delivered else 0)
     if found.settled_s is not None:
         assert found.backlog == 0
 
@@ -155,6 +161,7 @@ def test_a_deadline_loses_what_the_shard_cannot_take() -> None:
     found = plan_of(workload={"racers": 1300, "seconds": 30, "deadline_s": 3.0}, ShardCount=1)
     check_books(found)
     assert 5000 < found.ledger.lost < 8000
+    assert 2000 < found.accepted_ms["max"] <= 3020
     assert not found.recovers
 
 
@@ -169,6 +176,18 @@ def test_one_put_record_a_message_pays_whole_kibibytes() -> None:
     # 24,000 are offered; 1,000 were saved and 1,000 come a second.
     assert over.ledger.delivered == pytest.approx(21_000, rel=0.02)
     assert over.ledger.lost == 24_000 - over.ledger.delivered
+
+
+def test_a_flood_costs_a_shard_four_thousand_attempts_at_a_time() -> None:
+    """20,000 messages a second into one shard: no new ones are sent while 4,000 wait to be sent again, as the producer
+    has it, so attempts stay few, and the deadline ends it."""
+    found = plan_of(workload={"racers": 20_000, "seconds": 5, "deadline_s": 10.0}, ShardCount=1)
+    check_books(found)
+    assert found.ledger.delivered == pytest.approx(1000 + 15 * 1000, rel=0.03)
+    # Pauses are 0.05 s on average at first, and double: five attempts each in the first second, for 4,500 at a time.
+    attempts = found.timeline.series("offered", SHARD, 9)
+    assert attempts[0] < 30_000
+    assert max(attempts[3:]) < 15_000
 
 
 def test_a_partition_key_of_one_value_uses_one_shard() -> None:
@@ -193,6 +212,17 @@ def test_units_of_a_race_worked_out_by_hand() -> None:
     assert windows in (2, 3)
     assert found.timeline.total("consumed_write_units", INDEX) == 100 * 2 + windows * 2
     assert found.holds
+
+
+def test_a_results_item_has_a_largest_size() -> None:
+    """33,000 bikers of one class at some 13 bytes each are more than the 400 KB that an item may have: no capacity
+    helps, and the window's last invocation fails for ever."""
+    workload = Workload(racers=33_000, seconds=3)
+    deployment = deployment_of(ShardCount=1, WriteCapacityUnits=40_000, IndexWriteCapacityUnits=40_000)
+    found = plan(deployment, workload, settings=LimitSettings(shard_rate_factor=100), drain_s=20.0)
+    assert "dynamodb.item.max_bytes" in [one.name for one in found.broken]
+    assert found.settled_s is None
+    assert not found.holds
 
 
 def test_a_class_best_is_dearer_to_beat_than_to_miss() -> None:
@@ -275,6 +305,44 @@ def test_a_function_of_somebody_else_s_reads_and_writes_nothing() -> None:
     assert any("is not known to the planner" in line for line in found.not_modelled)
 
 
+SOMEBODY_ELSES = """
+Transform: AWS::Serverless-2016-10-31
+Resources:
+  Meters:
+    Type: AWS::Kinesis::Stream
+    Properties: {ShardCount: 3}
+  Sum:
+    Type: AWS::Serverless::Function
+    Properties:
+      Handler: app.handler
+      Runtime: python3.12
+      CodeUri: .
+      Timeout: 10
+      ReservedConcurrentExecutions: 1
+      Events:
+        Readings:
+          Type: Kinesis
+          Properties: {Stream: !GetAtt Meters.Arn, StartingPosition: TRIM_HORIZON, ParallelizationFactor: 3}
+"""
+
+
+def test_any_template_with_a_stream_is_planned(tmp_path: Path) -> None:
+    path = tmp_path / "template.yaml"
+    path.write_text(SOMEBODY_ELSES)
+    deployment = load_deployment(path)
+    found = plan(deployment, Workload(racers=90, seconds=10))
+    check_books(found)
+    assert found.holds
+    assert found.functions[0].totals.invocations > 10
+    assert found.timeline.highest("concurrency") == 1
+    assert {line.price.name for line in found.bill} >= {"kinesis.shard_hour", "lambda.request"}
+    with pytest.raises(PlanError, match="no rule that puts messages"):
+        plan(deployment, Workload(racers=1, transport="mqtt"))
+    bare = plan(replace(deployment, functions=()), Workload(racers=90, seconds=10))
+    assert bare.holds
+    assert bare.settled_s is not None
+
+
 # -- the clock --------------------------------------------------------------------------------------------
 
 
@@ -303,3 +371,72 @@ def test_how_fast_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{found.workload.messages:,} messages planned in {took_s:.2f} s")
     assert found.ledger.delivered == 300_000
+
+
+def test_what_was_read_is_forgotten_and_nothing_changes() -> None:
+    """Two shards' records of ten minutes are many groups; few are held at the end, and the books still close."""
+    found = plan_of(workload={"racers": 60, "seconds": 100, "races": 3})
+    check_books(found)
+    assert found.ledger.delivered == 18_000
+    assert found.settled_s is not None
+    finals = 60 * 3
+    # Race items, and class bests of the first race; the better ones of the others are two each.
+    assert found.timeline.total("consumed_write_units", INDEX) >= finals + 60
+
+
+def test_arrivals_read_back_what_was_appended() -> None:
+    arrivals = Arrivals(b"u", b"f", 200)
+    kinds = [Kind(number // 7, 0, number % 5 == 0) for number in range(9000)]
+    seen, position = [], 0
+    for number, kind in enumerate(kinds):
+        arrivals.append(float(number), kind, 1 + number % 3)
+        if number % 500 == 499:
+            assert arrivals.millis_behind(position, number + 1.0) > 0
+            records, nbytes = arrivals.read(position)
+            assert nbytes == 200 * len(records)
+            seen += [(record.arrival_s, arrivals.kinds[record.sequence_number]) for record in records]
+            position += len(records)
+            arrivals.forget(position)
+    assert position == arrivals.end == len(seen)
+    assert arrivals.millis_behind(position, 1e6) == 0
+    assert seen == [(float(number), kind) for number, kind in enumerate(kinds) for _ in range(1 + number % 3)]
+    assert len(arrivals.kinds) < 9000
+
+
+@given(
+    groups=st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(1, 9)), min_size=1, max_size=30),
+    data=st.data(),
+)
+def test_kinds_are_counted_as_they_are_read(groups: list[tuple[int, bool, int]], data: st.DataObject) -> None:
+    arrivals, each = Arrivals(b"u", b"f", 200), []
+    for number, (race, is_final, size) in enumerate(groups):
+        arrivals.append(float(number), Kind(race, 0, is_final), size)
+        each += [Kind(race, 0, is_final)] * size
+    begin = data.draw(st.integers(0, len(each)))
+    end = data.draw(st.integers(begin, len(each)))
+    assert arrivals.kinds_between(begin, end) == Counter(each[begin:end])
+
+
+def test_a_filter_sends_only_what_passes() -> None:
+    """Finals are one in five of five seconds; the finish function then gets those alone."""
+    plain = deployment_of(TumblingWindowInSeconds=0)
+    criteria = {"Filters": [{"Pattern": '{"data": {"event": ["final"]}}'}]}
+    functions = tuple(
+        replace(one, event_sources=tuple(replace(source, filter_criteria=criteria) for source in one.event_sources))
+        for one in plain.functions
+        if "final_results" in one.handler
+    )
+    found = plan(replace(plain, functions=functions), Workload(racers=40, seconds=5))
+    assert found.settled_s is not None
+    # One race item and one class best each, at two units; nothing was invoked for updates.
+    assert found.timeline.total("consumed_write_units", TABLE) == 40 * 4
+    assert found.functions[0].totals.invocations <= 4
+
+
+def test_one_read_returns_ten_thousand_records_at_most() -> None:
+    arrivals = Arrivals(b"u", b"f", 200)
+    arrivals.append(0.0, Kind(0, 0, False), 25_000)
+    assert [len(arrivals.read(position)[0]) for position in (0, 10_000, 20_000, 25_000)] == [10_000, 10_000, 5_000, 0]
+    large = Arrivals(b"u", b"f", 1024 * 1024)
+    large.append(0.0, Kind(0, 0, False), 25)
+    assert len(large.read(0)[0]) == 10

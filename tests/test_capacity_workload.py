@@ -91,8 +91,14 @@ def test_every_biker_sends_once_a_second(
         phases = offer.phases_ms[offer.senders(tick)]
         assert (phases // LINGER_MS == tick).all()
     if offer.counts is not None:
-        assert offer.counts.sum(axis=(1, 2)).tolist() == np.diff(offer.bounds).tolist()
-        assert offer.counts.sum(axis=(0, 1)).tolist() == [racers] * len(classes)
+        assert [sum(count for _, count, _ in tick) for tick in offer.counts] == np.diff(offer.bounds).tolist()
+        for tick in offer.counts:
+            assert all(count == sum(of_class for _, of_class in by_class) > 0 for _, count, by_class in tick)
+        of_classes = [0] * len(classes)
+        for tick in offer.counts:
+            for place, of_class in (one for _, _, by_class in tick for one in by_class):
+                of_classes[place] += of_class
+        assert of_classes == [racers] * len(classes)
 
 
 def test_sizes_are_those_of_the_real_messages() -> None:

@@ -81,6 +81,16 @@ def test_prices_from_a_file(tmp_path: Path) -> None:
     assert line["price_source"] == "given by the user: prices.toml"
 
 
+def test_slower_functions_take_longer() -> None:
+    times = []
+    for call_ms in (1, 50):
+        found = told("-u", "100", "-t", "10s", "--duration", f"call_ms={call_ms}", "--duration", "invocation_ms=1")
+        (final,) = (one for one in found["functions"] if "Final" in one["name"])
+        times.append(final["duration_ms"]["max"])
+    # Some 50 finishers a shard, one call each for the class best, in turn.
+    assert times[1] > 20 * times[0] > 0
+
+
 def test_mqtt_pays_for_messages_and_connections() -> None:
     found = told("-u", "100", "-t", "10s", "--via", "mqtt")
     lines = {one["line"] for one in found["bill"]["lines"]}
@@ -102,6 +112,9 @@ def test_mqtt_pays_for_messages_and_connections() -> None:
         (("--template", "none.yaml"), "none.yaml"),
         (("--set", "Shards=1"), "Shards"),
         (("--limit", "speed=1"), "--limit"),
+        (("--duration", "speed=1"), "--duration 'speed=1'"),
+        (("--duration", "call_ms=slow"), "--duration 'call_ms=slow'"),
+        (("--duration", "call_ms=-1"), "call_ms must be from 0"),
         (("--prices", "none.toml"), "--prices: none.toml cannot be read"),
         (("--via", "mqtt", "-u", "30000"), "IoT Core"),
         (("--out", "/dev/null/x", "-u", "2", "-t", "1s"), "--out /dev/null/x"),

@@ -8,11 +8,12 @@ consumer runtime's own state machines then cut batches of it as they do of any o
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from consumers.runtime.event import Record
 from simulator.cloud import limits
+
+_HELD_GROUPS = 4096
 
 
 class Kind(NamedTuple):
@@ -23,14 +24,13 @@ class Kind(NamedTuple):
     is_final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """``count`` records that are alike; ``first`` is the position of the first of them."""
+class Group(NamedTuple):
+    """``size`` records that are alike; ``first`` is the position of the first of them."""
 
     record: Record
     kind: Kind
     first: int
-    count: int
+    size: int
 
 
 class Arrivals:
@@ -61,11 +61,34 @@ class Arrivals:
         index = bisect_right(self._firsts, position) - 1
         while position < until:
             group = self._groups[index]
-            count = min(until, group.first + group.count) - position
+            count = min(until, group.first + group.size) - position
             records += [group.record] * count
             position += count
             index += 1
         return records, len(records) * self._record_bytes
+
+    def kinds_between(self, begin: int, end: int) -> dict[Kind, int]:
+        """How many records of each kind there are from position ``begin`` up to ``end``: O(groups)."""
+        found: dict[Kind, int] = {}
+        index = bisect_right(self._firsts, begin) - 1
+        while begin < end:
+            group = self._groups[index]
+            until = min(end, group.first + group.size)
+            found[group.kind] = found.get(group.kind, 0) + until - begin
+            begin, index = until, index + 1
+        return found
+
+    def forget(self, position: int) -> None:
+        """Nobody asks for what lies before ``position`` any more. Costs nothing until some thousand groups are held."""
+        if len(self._groups) < _HELD_GROUPS:
+            return
+        until = bisect_right(self._firsts, position) - 1
+        if until < len(self._groups) // 2:
+            return
+        for group in self._groups[:until]:
+            del self.kinds[group.record.sequence_number]
+        del self._groups[:until]
+        del self._firsts[:until]
 
     def millis_behind(self, position: int, now: float) -> int:
         """As :meth:`simulator.cloud.shard.Shard.millis_behind`."""

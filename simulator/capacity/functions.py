@@ -26,11 +26,13 @@ from simulator.capacity.items import League, ResultsItem
 from simulator.capacity.reading import Reader
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Timeline
+from simulator.cloud import limits
+from simulator.cloud.item_size import Item, item_size
 from simulator.deployment import FunctionSpec
 
 LIVE, FINAL = "consumers.tumbling_window.handler", "consumers.final_results.handler"
 MODELLED = (LIVE, FINAL)
-_THROTTLED = ("StoreError", "the table took no more attempts of a call")
+_REFUSED = ("StoreError", "the table refused a call, or took no more attempts of it")
 _STATE_BYTES_PER_RACER = 14
 
 
@@ -160,7 +162,9 @@ class Function:
     def _live(self, reader: Reader, action: Invoke, memory: _Memory) -> Process[Outcome]:
         """:mod:`consumers.tumbling_window`: with windows only the last invocation of one writes."""
         yield self._base_s(len(action.records))
-        seen: Counter[tuple[int, int]] = Counter((kind.race, kind.class_place) for kind in reader.kinds(action))
+        seen: Counter[tuple[int, int]] = Counter()
+        for kind, records in reader.counted(action).items():
+            seen[kind.race, kind.class_place] += records
         if action.window is not None and not action.is_final:
             # A retry of a window's batch gets the state that it came with, so only success adds to it.
             memory.window += seen
@@ -170,7 +174,7 @@ class Function:
         for of, count in merged.items():
             written = yield from self._merge(reader.shard.index, of, count)
             if not written:
-                return Outcome(0, _THROTTLED, function_error="Unhandled")
+                return Outcome(0, _REFUSED, function_error="Unhandled")
         if action.is_final:
             memory.window = Counter()
         return _complete(action, b"{}")
@@ -184,6 +188,8 @@ class Function:
             if not (yield from self._call(lambda: table.get(item.image(), item.key, self._clock.now))):
                 return False
             read = item.version
+            if not self._fits(item.image_with(shard, racers)):
+                return False
             put = yield from self._call(lambda: self._put_results(item, shard, racers, read))  # noqa: B023 - called here
             if not put:
                 return False
@@ -193,6 +199,14 @@ class Function:
             conflicts += 1
             pause_s = tumbling_window.CONFLICT_PAUSE_S * 2 ** min(conflicts, 10)
             yield self._rng.random() * min(tumbling_window.CONFLICT_PAUSE_MAX_S, pause_s)
+
+    def _fits(self, item: Item) -> bool:
+        """DynamoDB refuses a larger item, whatever the capacity; the handler then fails, again and again."""
+        size, most = item_size(item), limits.ITEM_MAX_BYTES
+        if size <= most.value:
+            return True
+        self._timeline.broke(most.name, self._the_table.name, most.value, most.unit, self._clock.now)
+        return False
 
     def _put_results(self, item: ResultsItem, shard: int, racers: int, read: int) -> bool:
         if item.version == read:
@@ -215,10 +229,10 @@ class Function:
         """:mod:`consumers.final_results`: two writes a finisher, in slices; short of time, what is left is reported."""
         started = self._clock.now
         yield self._base_s(len(action.records))
+        if not any(kind.is_final for kind in reader.counted(action)):
+            return _complete(action, b"{}")
         kinds = reader.kinds(action)
         positions = [place for place, kind in enumerate(kinds) if kind.is_final]
-        if not positions:
-            return _complete(action, b"{}")
         table, durations = self._the_table, self._durations
         timeout_s = float(self.spec.timeout_s)
         stop_at = started + timeout_s - min(Deadline.MARGIN_MS / 1e3, timeout_s * Deadline.MARGIN_SHARE)

@@ -10,7 +10,8 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
 
 Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
-record by record), and O(calls) for the table. Memory is O(racers + ticks x shards).
+record by record), and O(calls) for the table. Memory is O(racers + what of
+ticks x shards is not read yet).
 
 Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
 that are on-demand for longer than the 15 minutes after which one may split, auto scaling, cold starts.
@@ -27,10 +28,12 @@ from consumers.store import DEFAULT_TABLE
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.functions import Durations, Function
+from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.items import League
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
-from simulator.capacity.producing import Ledger, Producer, PutRecordsProducer, RuleProducer
+from simulator.capacity.producing import PutRecordsProducer
 from simulator.capacity.reading import Reader
+from simulator.capacity.rule import RuleProducer
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload
@@ -47,19 +50,27 @@ DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
 
 
+SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
 class PlanError(ValueError):
     """What was asked for cannot be planned; the text is one line and says why."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Plan:
-    """What came out. ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had
-    not within :data:`DRAIN_S`. ``not_modelled`` says what was left out, one line each."""
+    """What came out.
+
+    ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had not within
+    :data:`DRAIN_S`. ``accepted_ms`` is how long messages waited for their acceptance from when they were due, in whole
+    ticks of 20 ms: p50, p99 and max. ``not_modelled`` says what was left out, one line each.
+    """
 
     deployment: Deployment
     workload: Workload
     riders: Riders
     ledger: Ledger
+    accepted_ms: Mapping[str, int]
     timeline: Timeline
     seconds: int
     settled_s: float | None
@@ -67,6 +78,7 @@ class Plan:
     shards: tuple[Shard, ...]
     tables: tuple[Table, ...]
     functions: tuple[Function, ...]
+    durations: Durations
     usage: Usage
     bill: tuple[BillLine, ...]
     not_modelled: tuple[str, ...]
@@ -104,7 +116,7 @@ def plan(
 
     :raises PlanError: for what the model does not know.
     """
-    settings = settings or LimitSettings()
+    settings, durations = settings or LimitSettings(), durations or Durations()
     stream = _stream_of(deployment, workload)
     start = START_MS / 1000
     now = start - LEAD_S
@@ -125,7 +137,7 @@ def plan(
         function = functions.get(spec.name)
         if function is None:
             table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
-            function = Function(spec, table, league, durations or Durations(), clock, timeline, rng)
+            function = Function(spec, table, league, durations, clock, timeline, rng)
             functions[spec.name] = function
             if not function.is_modelled:
                 left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
@@ -150,6 +162,7 @@ def plan(
         workload=workload,
         riders=riders,
         ledger=producer.ledger,
+        accepted_ms={name: producer.wait_ms(share) for name, share in SHARES.items()},
         timeline=timeline,
         seconds=timeline.second(clock.now) + 1,
         settled_s=settled_s,
@@ -157,6 +170,7 @@ def plan(
         shards=tuple(shards),
         tables=tuple(tables.values()),
         functions=tuple(functions.values()),
+        durations=durations,
         usage=usage,
         bill=tuple(bill_of(deployment, usage, prices)),
         not_modelled=tuple(left_out),
@@ -173,12 +187,22 @@ def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
             f"stream {stream.name} is on-demand, and its shards may split after {split_s:.0f} s, which is not planned "
             "yet; plan at most that long"
         )
+    if workload.transport == "mqtt" and not _has_rule(deployment, stream):
+        raise PlanError(
+            f"{deployment.path} has no rule that puts messages on stream {stream.name}; add an AWS::IoT::TopicRule "
+            "with a Kinesis action, or plan producers that put records themselves"
+        )
     if workload.transport == "mqtt" and workload.bikers > limits.IOT_PUBLISH_IN.value:
         raise PlanError(
             f"{workload.bikers:,} bikers by MQTT send more than IoT Core takes of an account "
             f"({limits.IOT_PUBLISH_IN.value:,.0f} publishes/s); what it then discards is not planned yet"
         )
     return stream
+
+
+def _has_rule(deployment: Deployment, stream: StreamSpec) -> bool:
+    actions = [action for rule in deployment.topic_rules for action in rule.payload.get("actions", ())]
+    return any(action.get("kinesis", {}).get("streamName") == stream.name for action in actions)
 
 
 def _sources(
@@ -227,14 +251,20 @@ def _ride(
             # The last tick belongs to the second that it ends.
             timeline.level("outstanding", "producer", now - 0.001, producer.ledger.outstanding)
             _record_levels(timeline, readers, tables, now - 0.001)
+    producer.tell()
 
 
 def _record_levels(timeline: Timeline, readers: Sequence[Reader], tables: Sequence[Table], now: float) -> None:
     backlog: dict[str, int] = {}
+    needed: dict[int, tuple[Arrivals, int]] = {}
     for reader in readers:
+        arrivals, least = needed.get(reader.shard.index, (reader.arrivals, reader.needs_from))
+        needed[reader.shard.index] = arrivals, min(least, reader.needs_from)
         backlog[reader.mapping.name] = backlog.get(reader.mapping.name, 0) + reader.backlog
     for name, records in backlog.items():
         timeline.level("backlog", name, now, records)
+    for arrivals, position in needed.values():
+        arrivals.forget(position)
     for table in tables:
         table.record_levels(now)
 

@@ -1,151 +1,35 @@
-"""Producers in virtual time: what reaches the shards' own buckets, and what becomes of what they refuse.
+"""The producer of PutRecords in virtual time, which behaves as :class:`producers.KinesisProducer`.
 
-:class:`PutRecordsProducer` behaves as :class:`producers.KinesisProducer`: one record of a biker at a time is on its
-way, what is refused waits out the producer's own back-off (:data:`producers.retry.THROTTLE`, full jitter, one draw for
-what failed together) and goes first in the next call, no new records leave while 4,000 wait to be sent again, and a
-record past its deadline is lost. As long as nothing is refused, a tick costs O(shards); when something is, O(records).
+One record of a biker at a time is on its way; what is refused waits out the producer's own back-off
+(:data:`producers.retry.THROTTLE`, full jitter, one draw for what failed together) and goes first in the next call; no
+new records leave while 4,000 wait to be sent again; a record past its deadline is lost. As long as nothing is refused,
+a tick costs O(shards); when something is, O(records).
 
-:class:`RuleProducer` is IoT Core's rule: a PutRecord a message, tried again as ``LimitSettings.iot_action_attempts``
-and ``iot_action_retry_seconds`` say, then given to the error action, which is lost to the stream.
-
-Coarse: calls are answered at once (a call takes a millisecond, a tick is 20), and of one call's refusals all those of
-equal history wait equally long, as in the producer, but calls are cut at the tick's end rather than at a linger.
+Coarse: calls are answered at once (a call takes a millisecond, a tick is 20), and they are cut at a tick's end rather
+than a linger after the first record.
 """
 
 from __future__ import annotations
 
 import heapq
-import itertools
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from producers.retry import THROTTLE
-from simulator.capacity.arrivals import Arrivals, Kind
+from simulator.capacity.arrivals import Arrivals
+from simulator.capacity.gate import Gate
 from simulator.capacity.timeline import Timeline
-from simulator.capacity.workload import START_MS, TICKS, Indices, RaceOffer, Riders, offer_of
-from simulator.cloud import limits
-from simulator.cloud.limits import LimitSettings
+from simulator.capacity.workload import START_MS, TICKS, Indices, RaceOffer, Riders
 from simulator.cloud.shard import Shard
 
 MAX_RETRYING = 8 * 500
 """KinesisProducer's calls in flight times records a call."""
 
 
-@dataclass(slots=True)
-class Ledger:
-    """Where every message ended. ``throttled`` and ``retried`` count attempts."""
-
-    generated: int = 0
-    delivered: int = 0
-    lost: int = 0
-    throttled: int = 0
-    retried: int = 0
-
-    @property
-    def outstanding(self) -> int:
-        return self.generated - self.delivered - self.lost
-
-
-class Producer(Protocol):
-    """Driven once a tick, in order."""
-
-    ledger: Ledger
-
-    @property
-    def is_done(self) -> bool: ...
-
-    def tick(self, number: int, now: float) -> None: ...
-
-
-class _Gate:
-    """The shards, asked by their own admission and recorded. ``by_key``: readers need each record's partition key."""
-
-    def __init__(
-        self, riders: Riders, shards: Sequence[Shard], arrivals: Sequence[Arrivals], timeline: Timeline, *, by_key: bool
-    ) -> None:
-        self.riders = riders
-        self.shards = shards
-        self.arrivals = arrivals
-        self.timeline = timeline
-        self.by_key = by_key
-        self.ledger = Ledger()
-        self.nbytes = riders.sizes.record_bytes
-        self._seconds = riders.workload.seconds
-        self._numbers = itertools.count()
-        self._offer: RaceOffer | None = None
-
-    def offer(self, race: int) -> RaceOffer:
-        """The race's offer; one is kept."""
-        if self._offer is None or self._offer.index != race:
-            self._offer = offer_of(self.riders, race)
-        return self._offer
-
-    def admit(self, place: int, count: int, now: float, *, each: bool = False) -> int:
-        """How many of ``count`` records the shard takes: one call's, or with ``each`` a call's each."""
-        shard, timeline = self.shards[place], self.timeline
-        by_count, by_bytes = shard.refused_by_count, shard.refused_by_bytes
-        if each:
-            taken = sum(shard.admit_many(1, self.nbytes, now) for _ in range(count))
-        else:
-            taken = shard.admit_many(count, self.nbytes, now)
-        name = shard.shard_id
-        timeline.add("offered", name, now, count)
-        timeline.add("accepted", name, now, taken)
-        if taken < count:
-            self.ledger.throttled += count - taken
-            timeline.add("throttled", name, now, count - taken)
-            for quota, bucket, refused in (
-                (limits.SHARD_WRITE_RECORDS, shard.write_records, shard.refused_by_count - by_count),
-                (limits.SHARD_WRITE_BYTES, shard.write_bytes, shard.refused_by_bytes - by_bytes),
-            ):
-                if refused:
-                    timeline.broke(quota.name, name, bucket.rate, quota.unit, now, refused)
-        self.ledger.delivered += taken
-        return taken
-
-    def store(self, place: int, members: Indices, heads: npt.NDArray[np.int64] | int, now: float) -> None:
-        """Records that were taken: of bikers ``members``, each of the second ``heads`` since the first race began."""
-        arrivals, riders = self.arrivals[place], self.riders
-        if self.by_key:
-            seconds = np.broadcast_to(heads, members.shape).tolist()
-            for index, head in zip(members.tolist(), seconds, strict=True):
-                kind = self.kind(int(riders.class_place[index]), head)
-                arrivals.append(now, kind, 1, self._key(index, head))
-            return
-        classes = len(riders.workload.classes)
-        if isinstance(heads, int) and classes == 1:
-            arrivals.append(now, self.kind(0, heads), len(members))
-            return
-        flat = np.broadcast_to(heads, members.shape) * classes + riders.class_place[members]
-        for key, count in zip(*(one.tolist() for one in np.unique(flat, return_counts=True)), strict=True):
-            arrivals.append(now, self.kind(key % classes, key // classes), count)
-
-    def kind(self, class_place: int, second: int) -> Kind:
-        race, rest = divmod(second, self._seconds)
-        return Kind(race, class_place, rest == self._seconds - 1)
-
-    def _key(self, index: int, second: int) -> str:
-        """What decides a record's lane; of random keys and times only that they differ."""
-        match self.riders.workload.partition_key:
-            case "racer":
-                return str(self.riders.racer_ids[index])
-            case "class":
-                return str(self.riders.workload.classes[int(self.riders.class_place[index])])
-            case "race":
-                return str(self.riders.calendar.race_id(second // self._seconds))
-        return f"{second}-{index}"
-
-    def next_number(self) -> int:
-        return next(self._numbers)
-
-
-class PutRecordsProducer(_Gate):
+class PutRecordsProducer(Gate):
     """Batches of up to 500 a call, every tick."""
 
     def __init__(
@@ -178,30 +62,42 @@ class PutRecordsProducer(_Gate):
 
     def tick(self, number: int, now: float) -> None:
         """Everything that is sent at ``now``, the end of tick ``number`` since the first race began."""
+        self.begin(now)
         second, tick = divmod(number, TICKS)
         self._tick = number + 1
         if second < self._total:
             offer = self.offer(second // self.riders.workload.seconds)
             is_idle = not self.ledger.outstanding
             self.ledger.generated += offer.bounds[tick + 1] - offer.bounds[tick]
-            if is_idle and offer.counts is not None and not self.by_key:
+            if is_idle and not self.by_key and self._counts_suffice(offer, tick, now):
                 self._send_counts(offer, second, tick, now)
                 return
             self._emit(offer, second, tick)
         self._send(second, tick, now)
 
+    def _counts_suffice(self, offer: RaceOffer, tick: int, now: float) -> bool:
+        """Whether one call takes the tick's senders, or all their shards do: who they are then does not matter."""
+        if offer.counts is None:
+            return False
+        if offer.bounds[tick + 1] - offer.bounds[tick] <= self.riders.workload.batch_records:
+            return True
+        return all(
+            count <= self.shards[place].write_records.refill(now)
+            and count * self.nbytes <= self.shards[place].write_bytes.refill(now)
+            for place, count, _ in offer.counts[tick]
+        )
+
     def _send_counts(self, offer: RaceOffer, second: int, tick: int, now: float) -> None:
         """Nothing waits: only counts matter, until a shard refuses."""
         assert offer.counts is not None
-        for place, by_class in enumerate(offer.counts[tick].tolist()):
-            count = sum(by_class)
-            if not count:
-                continue
+        kinds = [self.kind(class_place, second) for class_place in range(len(self.riders.workload.classes))]
+        for place, count, by_class in offer.counts[tick]:
             taken = self.admit(place, count, now)
+            self.waits[1] += taken
             if taken == count:
-                for class_place, of_class in enumerate(by_class):
-                    if of_class:
-                        self.arrivals[place].append(now, self.kind(class_place, second), of_class)
+                append = self.arrivals[place].append
+                for class_place, of_class in by_class:
+                    append(now, kinds[class_place], of_class)
                 continue
             assert offer.shards is not None
             senders = offer.senders(tick)
@@ -241,6 +137,10 @@ class PutRecordsProducer(_Gate):
         assert self._offer is not None
         return self._offer.phases_ms
 
+    def _due_ticks(self) -> Indices:
+        assert self._offer is not None
+        return self._offer.ticks
+
     def _heads(self, members: Indices, second: int, tick: int) -> Indices:
         """The second of each one's oldest unsettled message."""
         if second >= self._total:
@@ -268,6 +168,7 @@ class PutRecordsProducer(_Gate):
         heads = self._heads(queue, second, tick)
         deadline_s = self.riders.workload.deadline_s
         due = self.timeline.start + heads + self._phases_ms()[queue] / 1000
+        # What is new and not taken is not looked at either: it is lost when its turn comes.
         late = due <= now - deadline_s
         if late.any():
             self.ledger.lost += int(late.sum())
@@ -279,6 +180,10 @@ class PutRecordsProducer(_Gate):
         self.timeline.add("retried", "producer", now, retries)
         step = self.riders.workload.batch_records
         for begin in range(0, len(queue), step):
+            if begin >= retries and self._retrying >= MAX_RETRYING:
+                # What is new waits for those, though it is due.
+                self._ready.appendleft(queue[begin:])
+                return
             self._call(queue[begin : begin + step], heads[begin : begin + step], now)
 
     def _call(self, members: Indices, heads: Indices, now: float) -> None:
@@ -291,6 +196,8 @@ class PutRecordsProducer(_Gate):
             taken = self.admit(place, len(own), now)
             if taken:
                 self.store(place, own[:taken], own_heads[:taken], now)
+                due_ticks = own_heads[:taken] * TICKS + self._due_ticks()[own[:taken]]
+                self.count_waits(self._tick - due_ticks)
                 self._settle(own[:taken], own_heads[:taken])
             if taken < len(own):
                 refused.append((own[taken:], own_heads[taken:]))
@@ -324,70 +231,3 @@ class PutRecordsProducer(_Gate):
                 at = min(at, max(now, first_due + deadline_s))
                 heapq.heappush(self._backing_off, (at, self.next_number(), group))
                 self._retrying += len(group)
-
-
-class RuleProducer(_Gate):
-    """IoT Core's rule: each message is a PutRecord of its own, in no order with others."""
-
-    def __init__(
-        self,
-        riders: Riders,
-        shards: Sequence[Shard],
-        arrivals: Sequence[Arrivals],
-        timeline: Timeline,
-        rng: random.Random,
-        settings: LimitSettings,
-        *,
-        by_key: bool,
-    ) -> None:
-        super().__init__(riders, shards, arrivals, timeline, by_key=by_key)
-        self._settings = settings
-        self._rng = rng
-        self._keys = np.random.default_rng(rng.getrandbits(64))
-        self._total = riders.workload.total_seconds
-        self._again: list[tuple[float, int, int, Indices, int, int]] = []
-        self._tick = 0
-
-    @property
-    def is_done(self) -> bool:
-        return self._tick >= self._total * TICKS and not self.ledger.outstanding
-
-    def tick(self, number: int, now: float) -> None:
-        """As :meth:`PutRecordsProducer.tick`."""
-        second, tick = divmod(number, TICKS)
-        self._tick = number + 1
-        while self._again and self._again[0][0] <= now:
-            _, _, place, members, head, attempts = heapq.heappop(self._again)
-            self.ledger.retried += len(members)
-            self.timeline.add("retried", "producer", now, len(members))
-            self._put(place, members, head, attempts, now)
-        if second >= self._total:
-            return
-        offer = self.offer(second // self.riders.workload.seconds)
-        senders = offer.senders(tick)
-        self.ledger.generated += len(senders)
-        shards = self._shards(offer, senders, second)
-        for place in np.flatnonzero(np.bincount(shards, minlength=len(self.shards))).tolist():
-            self._put(place, senders[shards == place], second, 0, now)
-
-    def _shards(self, offer: RaceOffer, senders: Indices, second: int) -> Indices:
-        if offer.shards is not None:
-            return offer.shards[senders]
-        if self.riders.workload.partition_key == "random":
-            return self._keys.integers(0, len(self.shards), len(senders))
-        return self.riders.shards_by_time(START_MS + second * 1000 + offer.phases_ms[senders])
-
-    def _put(self, place: int, members: Indices, second: int, attempts: int, now: float) -> None:
-        taken = self.admit(place, len(members), now, each=True)
-        if taken:
-            self.store(place, members[:taken], second, now)
-        refused = members[taken:]
-        if not len(refused):
-            return
-        attempts += 1
-        if attempts >= self._settings.iot_action_attempts:
-            self.ledger.lost += len(refused)
-            self.timeline.add("lost", "error action", now, len(refused))
-            return
-        pause_s = self._settings.iot_action_retry_seconds * 2 ** (attempts - 1) * (0.5 + self._rng.random())
-        heapq.heappush(self._again, (now + pause_s, self.next_number(), place, refused, second, attempts))

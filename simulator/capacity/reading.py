@@ -8,6 +8,7 @@ what follows a failure; the shard's own buckets say whether a read may happen. H
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from consumers.runtime.actions import Deliver, Finished, Invoke, Poll, Wait
@@ -46,6 +47,8 @@ class Reader:
         self._timeline = timeline
         self._position = 0
         self._is_single = mapping.parallelization_factor == 1
+        # One lane that skips nothing: what is buffered ends where reading goes on.
+        self._is_contiguous = self._is_single and not mapping.filter_patterns
         self._wakes_at = float("inf")
         self._label = f"{mapping.name}/{shard.shard_id}"
 
@@ -59,10 +62,23 @@ class Reader:
         kinds = self.arrivals.kinds
         return [kinds[record.sequence_number] for record in action.records]
 
+    def counted(self, action: Invoke) -> dict[Kind, int]:
+        """How many records of each kind a batch has, asked while it is out."""
+        if self._is_contiguous:
+            begin = self.needs_from
+            return self.arrivals.kinds_between(begin, begin + len(action.records))
+        return Counter(self.kinds(action))
+
     @property
     def backlog(self) -> int:
         """Records in the shard that are not processed."""
         return self.arrivals.end - self._position + self.schedule.buffered
+
+    @property
+    def needs_from(self) -> int:
+        """The first position whose records it may still ask about; the beginning, where that is not easily told: lanes
+        finish in any order, and filters leave gaps."""
+        return self._position - self.schedule.buffered if self._is_contiguous else 0
 
     def step(self) -> None:
         """Do what the schedule says until it waits, or has an invocation out."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from simulator.capacity.functions import Function
-from simulator.capacity.model import LEAD_S, Plan
+from simulator.capacity.model import LEAD_S, SHARES, Plan
 from simulator.capacity.prices import total_usd
 from simulator.deployment import to_dict
 
@@ -49,6 +50,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
             "throttled": ledger.throttled,
             "retried": ledger.retried,
         },
+        "latency_ms": {"accepted": dict(plan.accepted_ms)},
         "shards": [_shard(plan, shard.shard_id) for shard in plan.shards],
         "functions": [_function(plan, function) for function in plan.functions],
         "tables": [one for table in plan.tables for one in _table(plan, table.provisioned())],
@@ -57,6 +59,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
             "seconds": round(plan.usage.seconds, 1),
             "lines": [line.as_json() for line in plan.bill],
         },
+        "assumed_durations": asdict(plan.durations),
         "not_modelled": list(plan.not_modelled),
     }
     if with_timeline:
@@ -88,7 +91,7 @@ def _function(plan: Plan, function: Function) -> dict[str, Any]:
         "concurrency_max": int(timeline.highest("concurrency", function.spec.name)),
         "duration_ms": {
             name: round(durations[min(len(durations) - 1, int(share * len(durations)))] * 1e3, 1) if durations else 0
-            for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
+            for name, share in SHARES.items()
         },
         "iterator_age_ms_max": round(
             max((timeline.highest("iterator_age_s", source.name) for source in function.spec.event_sources), default=0)

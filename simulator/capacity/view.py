@@ -27,7 +27,15 @@ def render(plan: Plan) -> RenderableType:
     told = as_json(plan, with_timeline=False)
     parts: list[RenderableType] = [_question(told), _answer(plan)]
     parts += [_limit(one) for one in plan.broken[:_ROWS_SHOWN]]
-    parts += [_shards(told), _functions(plan, told), _tables(told), _bill(plan, told)]
+    parts.append(_shards(told))
+    if plan.functions:
+        parts.append(_functions(plan, told))
+    if plan.tables:
+        parts.append(_tables(told))
+    parts.append(_bill(plan, told))
+    assumed = told["assumed_durations"]
+    text = "assumed: {invocation_ms:g} ms an invocation, {record_us:g} us a record, {call_ms:g} ms a call of the table"
+    parts.append(Text(text.format(**assumed), style="dim"))
     parts += [Text(f"not planned: {line}", style="dim") for line in plan.not_modelled]
     return Group(*parts)
 
@@ -47,6 +55,7 @@ def _answer(plan: Plan) -> Text:
     fate = f"{ledger.delivered:,} of {ledger.generated:,} messages on the stream"
     if ledger.lost:
         fate += f", {ledger.lost:,} lost"
+    fate += f", p99 within {plan.accepted_ms['p99']:,} ms"
     if plan.settled_s is None:
         fate += f"; {plan.backlog:,} records still unprocessed {DRAIN_S / 60:.0f} minutes after the last message"
     else:

@@ -214,11 +214,14 @@ class Riders:
         return places
 
 
+TickCount = tuple[int, int, list[tuple[int, int]]]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class RaceOffer:
     """What every second of one race offers. Bikers who send in tick ``k`` of a second are
-    ``order[bounds[k]:bounds[k + 1]]``; ``counts[k]`` has them by shard and class, None where the partition key changes
-    with every message."""
+    ``order[bounds[k]:bounds[k + 1]]``; ``counts[k]`` has them as (shard, count, [(class, count), ...]), those of nobody
+    left out, None where the partition key changes with every message."""
 
     index: int
     phases_ms: Indices
@@ -226,7 +229,7 @@ class RaceOffer:
     order: Indices
     bounds: list[int]
     shards: Indices | None
-    counts: npt.NDArray[np.int64] | None
+    counts: list[list[TickCount]] | None
 
     def senders(self, tick: int) -> Indices:
         """Who sends in that tick of a second."""
@@ -244,5 +247,15 @@ def offer_of(riders: Riders, race_index: int) -> RaceOffer:
     if shards is not None:
         shape = (TICKS, riders.shard_count, len(riders.workload.classes))
         flat = (ticks * shape[1] + shards) * shape[2] + riders.class_place
-        counts = np.bincount(flat, minlength=math.prod(shape)).reshape(shape)
+        counts = _tick_counts(np.bincount(flat, minlength=math.prod(shape)).reshape(shape))
     return RaceOffer(race_index, phases_ms, ticks, order, bounds, shards, counts)
+
+
+def _tick_counts(counts: Indices) -> list[list[TickCount]]:
+    """``counts`` by tick, shard and class, without the zeros."""
+    found: list[list[TickCount]] = [[] for _ in range(len(counts))]
+    totals = counts.sum(axis=2)
+    for tick, place in np.argwhere(totals).tolist():
+        by_class = [(index, count) for index, count in enumerate(counts[tick, place].tolist()) if count]
+        found[tick].append((place, int(totals[tick, place]), by_class))
+    return found
