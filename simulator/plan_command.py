@@ -17,10 +17,11 @@ from simulator.cloud_flags import LimitOptions, Rcu, Shards, Wcu, Window, deploy
 from simulator.deployment import Deployment
 from simulator.flags import EXIT_FAILED, AsJson, ConfigEnv, Settings, Template, UsageError, flag, one_of, seconds
 
-PLAN_FILE = "plan.json"
+PLAN_FILE, PAGE_FILE = "plan.json", "report.html"
 
 
 def plan(
+    context: typer.Context,
     racers: Annotated[int, flag("--racers", "-u", env="RACERS", help="Bikers a class.", min=1)] = 1000,
     run_time: Annotated[str, flag("--run-time", "-t", env="RUN_TIME", help="Length of a race: 60s, 5m.")] = "5m",
     races: Annotated[int, flag("--races", env="RACES", help="Races in a row.", min=1)] = 1,
@@ -69,15 +70,26 @@ def plan(
     ] = None,
     out: Annotated[
         Path | None,
-        flag("--out", env="OUT", help=f"Directory for {PLAN_FILE}, advice.json, sweep.json and sweep.html."),
+        flag(
+            "--out", env="OUT", help=f"Directory for {PLAN_FILE} or the experiment's, advice's or sweep's, and pages."
+        ),
     ] = None,
     as_json: AsJson = False,
+    experiment: Annotated[
+        Path | None, flag("--experiment", env="EXPERIMENT", help="TOML file of named cases, planned and compared.")
+    ] = None,
 ) -> None:
     """Say in seconds, without a cloud, whether a race holds on a deployment, what breaks first, and what it costs."""
+    if experiment is not None:
+        from simulator.experiment_command import run_experiment
+
+        run_experiment(context, experiment, template=template, limit=limit, prices=prices, out=out, as_json=as_json)
+        return
     # Imported when asked for: numpy and the runtime take a while.
     from simulator.capacity.functions import Durations
     from simulator.capacity.model import PlanError
     from simulator.capacity.model import plan as run
+    from simulator.capacity.plan_page import write_page
     from simulator.capacity.prices import PRICES, PricesError, load_prices
     from simulator.capacity.report import as_json as told
     from simulator.capacity.view import render
@@ -122,6 +134,7 @@ def plan(
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / PLAN_FILE).write_text(json.dumps(told(found), ensure_ascii=False), encoding="utf-8")
+            write_page(found, out / PAGE_FILE)
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}") from None
     if as_json:
