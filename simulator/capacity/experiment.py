@@ -25,7 +25,7 @@ from simulator.deployment import to_dict
 
 SCHEMA = 1
 SERVICES = {"iot": "IoT Core", "kinesis": "Kinesis", "lambda": "Lambda", "dynamodb": "DynamoDB"}
-_LATE = f"> {DRAIN_S / 60:.0f} min"
+_LATE = f"> {DRAIN_S:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
