@@ -25,7 +25,7 @@ from simulator.deployment import to_dict
 
 SCHEMA = 1
 SERVICES = {"iot": "IoT Core", "kinesis": "Kinesis", "lambda": "Lambda", "dynamodb": "DynamoDB"}
-_LATE = f"> {DRAIN_S / 60:.0f} min"
+_LATE = f"> {DRAIN_S:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +135,7 @@ OUTCOMES = (
     "p99, s",
     "USD",
 )
+_SHORT = ("case", "breaks first", "at", "records", "writes", "killed", "age s", "settled", "p99 s", "USD")
 PRESSURE = (
     "case",
     "records/s of a shard",
@@ -270,8 +271,12 @@ def _cell(text: str) -> str:
 def render(experiment: Experiment, found: Sequence[Compared]) -> RenderableType:
     """The table on a terminal, and what was left out."""
     grid = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for place, title in enumerate(OUTCOMES):
-        grid.add_column(title, justify="left" if place < 2 else "right", overflow="fold")
+    for place, title in enumerate(_SHORT):
+        # Words may wrap on a narrow terminal, numbers may not.
+        if place < 2:
+            grid.add_column(title, min_width=12)
+        else:
+            grid.add_column(title, justify="right", no_wrap=True)
     for row, one in zip(outcomes(found), found, strict=True):
         grid.add_row(*map(Text, row), style=None if one.holds else "red" if not one.told["recovers"] else "yellow")
     left_out = sorted({line for one in found for line in one.told["not_modelled"]})
