@@ -22,7 +22,7 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.S) for
 
 def test_there_are_commands_and_the_first_screen_is_the_two() -> None:
     assert len(COMMANDS) >= 5
-    assert "$ make race\n$ make test\n" in README.partition("## Nine")[0]
+    assert "$ make race\n$ make test\n" in README.partition("## Ten")[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
