@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from consumers.runtime.event import EventBuilder
 from consumers.store import DEFAULT_TABLE
-from simulator.capacity.arrivals import Arrivals
+from simulator.capacity.arrivals import LINGER_MS, TICKS, Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
@@ -36,7 +36,7 @@ from simulator.capacity.reading import Reader
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
-from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload
+from simulator.capacity.workload import START_MS, Riders, Workload
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
