@@ -15,6 +15,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -41,14 +42,15 @@ class Kind(NamedTuple):
 
 
 class Run(Record, frozen=True, gc=False):
-    """``count`` records of one ``kind`` that came in one tick."""
+    """``count`` records of one ``kind`` that came in one tick; each waited ``wait_ticks`` beyond it, on average."""
 
     kind: Kind = Kind(0, 0, False)
+    wait_ticks: float = 0.0
 
 
 class Chunk(NamedTuple):
     """``counts`` records of a shard came in the ticks from ``first_tick`` on (ticks since the first race began).
-    ``waits`` are the ticks that they waited in all for their acceptance; None: none beyond their own."""
+    ``waits`` are the ticks that each of them waited for its acceptance beyond its own, on average; None: none did."""
 
     first_tick: int
     counts: Sequence[int]
@@ -73,13 +75,26 @@ class Column:
                     before += counts[tick]
             self.cumulative.append(before)
         self.total = before
-        self.counts = [after - first for first, after in zip(self.cumulative, self.cumulative[1:], strict=False)]
-        self.waits: list[float] | None = None if waits is None else waits[:, shard].tolist()
+        self.counts = [after - first for first, after in pairwise(self.cumulative)]
+        self.waits: list[float] | None = None
+        if waits is not None:
+            # Of each record.
+            self.waits = [
+                wait / count if count else 0.0
+                for wait, count in zip(waits[:, shard].tolist(), self.counts, strict=True)
+            ]
+
+    def by_kind(self, low: int, high: int) -> Iterator[tuple[Kind, int]]:
+        """How many of each kind there are from the ``low``-th to the ``high``-th record of the second."""
+        for _, kind, count, before in self.runs:
+            taken = min(before + count, high) - max(before, low)
+            if taken > 0:
+                yield kind, taken
 
 
 class Page:
     """``seconds`` seconds alike, from second ``first`` on. ``parts`` has counts of (tick, shard) by kind, ``waits`` the
-    ticks beyond their own that the records of (tick, shard) waited in all. ``base`` are the shards' positions before."""
+    ticks beyond their own that those of (tick, shard) waited in all. ``base`` are the shards' positions before."""
 
     def __init__(
         self,
@@ -119,8 +134,8 @@ class Page:
 class Arrivals:
     """The records of all shards, known up to :attr:`until_s`. Times are in seconds since the epoch.
 
-    ``updates`` and ``finals`` are an event's entries that stand for all of theirs, ``lane_keys`` a partition key of each
-    lane. A read ends at ``read_max`` records, which is what 10,000 records or 10 MiB allow.
+    ``updates`` and ``finals`` are an event's entries that stand for all of theirs, ``lane_keys`` a partition key of
+    each lane. A read ends at ``read_max`` records, which is what 10,000 records or 10 MiB allow.
     """
 
     def __init__(
@@ -147,11 +162,9 @@ class Arrivals:
 
     # -- for producers ---------------------------------------------------------------------------------
 
-    def append(
-        self, seconds: int, parts: Sequence[tuple[Kind, Indices]], waits: Indices | None = None
-    ) -> None:
-        """The next ``seconds`` seconds bring ``parts`` each: counts of shape (ticks, shards) by kind, every one of which
-        is kept and must not change afterwards."""
+    def append(self, seconds: int, parts: Sequence[tuple[Kind, Indices]], waits: Indices | None = None) -> None:
+        """The next ``seconds`` seconds bring ``parts`` each: counts of shape (ticks, shards) by kind, which are kept
+        and must not change afterwards."""
         page = Page(self._until, seconds, self._end, parts, waits)
         self._pages.append(page)
         self._firsts.append(page.first)
@@ -217,7 +230,8 @@ class Arrivals:
                     arrival_s = self.start_s + (page.first + place) + (tick + 1) / TICKS
                     count = min(at + count, end) - begin
                     encoded, key = self.encoded[kind.is_final], self._lane_keys[kind.lane]
-                    found.append(Run(str(begin), arrival_s, encoded, key, count, kind))
+                    wait = column.waits[tick] if column.waits is not None else 0.0
+                    found.append(Run(str(begin), arrival_s, encoded, key, count, kind, wait))
                     begin += count
                     if begin == end:
                         return found
@@ -239,11 +253,29 @@ class Arrivals:
                     counts: Sequence[int] = column.counts
                 else:
                     ends = [min(max(one, low), high) for one in column.cumulative]
-                    counts = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+                    counts = [after - before for before, after in pairwise(ends)]
                 yield Chunk((page.first + place) * TICKS, counts, column.waits)
                 begin = first + high
                 if begin == end:
                     return
+
+    def kinds_between(self, shard: int, begin: int, end: int) -> dict[Kind, int]:
+        """How many records of each kind there are at positions ``begin`` to ``end``: O(pages x runs of a second)."""
+        found: dict[Kind, int] = {}
+        index = self._page_of(shard, begin) if begin < end else 0
+        while begin < end:
+            page = self._pages[index]
+            index += 1
+            column, base = page.column(shard), int(page.base[shard])
+            last = min(end, base + column.total * page.seconds)
+            while begin < last:
+                low = (begin - base) % column.total
+                whole = 0 if low else (last - begin) // column.total
+                high = column.total if whole else min(column.total, low + last - begin)
+                for kind, count in column.by_kind(low, high):
+                    found[kind] = found.get(kind, 0) + count * max(1, whole)
+                begin += (high - low) * max(1, whole)
+        return found
 
     def arrived_s(self, shard: int, position: int) -> float:
         """When the record at ``position`` came."""
@@ -251,12 +283,6 @@ class Arrivals:
         column = page.column(shard)
         place, rest = divmod(position - int(page.base[shard]), column.total)
         return self.start_s + (page.first + place) + bisect_right(column.cumulative, rest) / TICKS
-
-    def millis_behind(self, shard: int, position: int, now: float) -> int:
-        """As :meth:`simulator.cloud.shard.Shard.millis_behind`."""
-        if position >= self.end(shard, now):
-            return 0
-        return max(1, int((now - self.arrived_s(shard, position)) * 1000))
 
     def forget(self, positions: Sequence[int]) -> None:
         """Nobody asks for what lies before each shard's position any more."""

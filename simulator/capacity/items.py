@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.capacity.arrivals import Kind
-from simulator.capacity.workload import START_MS, Indices, Riders
+from simulator.capacity.arrivals import Indices, Kind
+from simulator.capacity.workload import START_MS, Riders
 from simulator.cloud.item_size import Item
 
 
@@ -74,6 +74,12 @@ class League:
             pairs = np.stack([shards, riders.class_place])
             for (shard, place), count in zip(*_counted(pairs), strict=True):
                 self._on_shard[shard, place] = count
+
+    def racers_on(self, shard: int) -> int:
+        """At most how many racers' messages come to ``shard`` in a race."""
+        if not self._by_shard:
+            return self._riders.workload.bikers
+        return sum(self._on_shard.get((shard, place), 0) for place in range(len(self._riders.workload.classes)))
 
     def racers_seen(self, shard: int, of: tuple[int, int], records: int) -> int:
         """At most how many racers of race and class ``of`` are behind ``records`` that came to ``shard``."""
