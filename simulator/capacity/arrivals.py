@@ -132,7 +132,8 @@ class Page:
 
 
 class Arrivals:
-    """The records of all shards, known up to :attr:`until_s`. Times are in seconds since the epoch.
+    """The records of all shards, known up to :attr:`until_s`. Times are in seconds since the epoch; ``finals`` counts
+    those of a last second.
 
     ``updates`` and ``finals`` are an event's entries that stand for all of theirs, ``lane_keys`` a partition key of
     each lane. A read ends at ``read_max`` records, which is what 10,000 records or 10 MiB allow.
@@ -158,7 +159,7 @@ class Arrivals:
         self._firsts: list[int] = []
         self._end: Indices = np.zeros(shards, np.int64)
         self._until = 0
-        self.is_complete = False
+        self.finals = 0
 
     # -- for producers ---------------------------------------------------------------------------------
 
@@ -170,10 +171,7 @@ class Arrivals:
         self._firsts.append(page.first)
         self._end = page.end
         self._until = page.until
-
-    def complete(self) -> None:
-        """Nothing more will come."""
-        self.is_complete = True
+        self.finals += seconds * sum(int(counts.sum()) for kind, counts in parts if kind.is_final)
 
     @property
     def until(self) -> int:
@@ -268,6 +266,10 @@ class Arrivals:
             index += 1
             column, base = page.column(shard), int(page.base[shard])
             last = min(end, base + column.total * page.seconds)
+            if len(page.parts) == 1:
+                kind = page.parts[0][0]
+                found[kind] = found.get(kind, 0) + last - begin
+                begin = last
             while begin < last:
                 low = (begin - base) % column.total
                 whole = 0 if low else (last - begin) // column.total

@@ -7,7 +7,7 @@ Lambda does around it: concurrency, timeouts, the books. Not modelled: cold star
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -136,6 +136,10 @@ class Function:
         places = np.clip(np.floor(begun - timeline.start + 1e-4).astype(np.int64), 0, seconds - 1)
         np.maximum.at(peaks, places, at_once)
         timeline.set_series("concurrency", self.spec.name, peaks.astype(float).tolist())
+
+    def why_never(self, left: Sequence[Reader], until: float) -> str:
+        """Why what is ``left`` to be done by readers cannot be by ``until``, in words; empty where it might be."""
+        return self._handler.why_never(left, until)
 
     # -- rest: see simulator.capacity.reading ------------------------------------------------------------
 

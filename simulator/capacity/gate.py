@@ -44,7 +44,7 @@ class Producer(Protocol):
         ...
 
     def finish(self) -> None:
-        """Go on until every message is delivered or lost; arrivals are then complete."""
+        """Go on until every message is delivered or lost."""
         ...
 
     def wait_ms(self, share: float) -> int: ...
@@ -94,7 +94,6 @@ class Gate:
             self._next_tick()
         while self._number % TICKS:
             self._next_tick()
-        self.arrivals.complete()
 
     def _next_tick(self) -> None:
         number = self._number

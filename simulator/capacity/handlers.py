@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -85,6 +85,8 @@ class Handler(Protocol):
     def state_max_bytes(self, place: int) -> int: ...
 
     def window_of(self, reader: Reader) -> OpenWindow | None: ...
+
+    def why_never(self, left: Sequence[Reader], until: float) -> str: ...
 
 
 def runs_of(action: Invoke) -> list[Run]:
@@ -169,6 +171,10 @@ class ReadOnly:
         window = self._opened[reader.label].window
         return None if window is None else OpenWindow(window, b"{}")
 
+    def why_never(self, left: Sequence[Reader], until: float) -> str:
+        """Why what is ``left`` to be done by readers cannot be by ``until``, in words; empty where it might be."""
+        return ""
+
 
 class Live(ReadOnly):
     """:mod:`consumers.tumbling_window`: with windows only the last invocation of one writes."""
@@ -188,7 +194,8 @@ class Live(ReadOnly):
         self._league = league
         self._timeline = timeline
         self._rng = rng
-        self.is_stuck = False
+        # Readers whose results item is too large.
+        self._stuck: set[str] = set()
 
     def work(self, reader: Reader, action: Invoke) -> Process[Outcome]:
         yield self.base_s(action.count)
@@ -202,7 +209,7 @@ class Live(ReadOnly):
             opened.seen += seen
             return _complete(action, self._state(reader.place, opened))
         for of, count in (opened.seen if action.is_final else seen).items():
-            if not (yield from self._merge(reader.place, of, count)):
+            if not (yield from self._merge(reader, of, count)):
                 return Outcome(0, _REFUSED, function_error="Unhandled")
         if action.is_final:
             self._close(reader, opened)
@@ -225,6 +232,18 @@ class Live(ReadOnly):
         for kind, count in kinds.items():
             opened.seen[kind.race, kind.class_place] += count
 
+    def why_never(self, left: Sequence[Reader], until: float) -> str:
+        """Each must read and put a results item that is no smaller than it is now; or cannot, as it is too large."""
+        mapping = left[0].mapping
+        retries_for_ever = mapping.maximum_retry_attempts < 0 and mapping.maximum_record_age_s < 0
+        if retries_for_ever and any(reader.label in self._stuck for reader in left):
+            return f"a results item of {self._table.name} would be larger than {limits.ITEM_MAX_BYTES.value:,.0f} bytes"
+        smallest = min(self._league.all_results(), key=lambda one: one.racers)
+        image = smallest.image()
+        if image is None:
+            return ""
+        return self._table.why_never(len(left), image, image, self._clock.now, until)
+
     def state_max_bytes(self, place: int) -> int:
         return 2 + _STATE_BYTES_PER_RACER * self._league.racers_on(place)
 
@@ -232,9 +251,9 @@ class Live(ReadOnly):
         opened = self._opened[reader.label]
         return None if opened.window is None else OpenWindow(opened.window, self._state(reader.place, opened))
 
-    def _merge(self, shard: int, of: tuple[int, int], count: int) -> Process[bool]:
+    def _merge(self, reader: Reader, of: tuple[int, int], count: int) -> Process[bool]:
         """``RaceTable.merge_results``: read, merge, put on condition that nobody wrote in between."""
-        table, item = self._table, self._league.results(of)
+        table, item, shard = self._table, self._league.results(of), reader.place
         racers = self._league.racers_seen(shard, of, count)
         conflicts = 0
         while True:
@@ -242,7 +261,9 @@ class Live(ReadOnly):
                 return False
             read = item.version
             if not self._fits(item.image_with(shard, racers)):
+                self._stuck.add(reader.label)
                 return False
+            self._stuck.discard(reader.label)
             put = yield from self._call(lambda: self._put_results(item, shard, racers, read))  # noqa: B023 - called here
             if not put:
                 return False
@@ -258,7 +279,6 @@ class Live(ReadOnly):
         size, most = item_size(item), limits.ITEM_MAX_BYTES
         if size <= most.value:
             return True
-        self.is_stuck = True
         self._timeline.broke(most.name, self._table.name, most.value, most.unit, self._clock.now)
         return False
 
@@ -312,6 +332,12 @@ class Final(ReadOnly):
     def rested(self, reader: Reader, at: float, reads: int, records: int, begin: int) -> None:
         """None of them was a finish."""
 
+    def why_never(self, left: Sequence[Reader], until: float) -> str:
+        """A finish costs at least its race's item."""
+        finishers = left[0].arrivals.finals - self._delays.messages
+        item = self._league.finish_item(Kind(0, 0, True))
+        return self._table.why_never(finishers, None, item, self._clock.now, until)
+
     def work(self, reader: Reader, action: Invoke) -> Process[Outcome]:
         started = self._clock.now
         yield self.base_s(action.count)
@@ -354,7 +380,7 @@ class Final(ReadOnly):
             if missing:
                 yield call_s
                 for place in missing:
-                    if table.put(None, self._league.finish_item(finishers[place].kind), clock.now):
+                    if table.put(None, self._league.finish_item(finishers[place].kind), clock.now, "finish"):
                         memory.races.add(place)
                     else:
                         throttled = True
@@ -387,9 +413,9 @@ class Final(ReadOnly):
         table, now = self._table, self._clock.now
         before, after = self._league.best_item(kind), self._league.best_item(kind)
         if kind.race == 0:
-            return table.put(None, after, now)
+            return table.put(None, after, now, "first best")
         if self._rng.random() * (kind.race + 1) < 1:
-            return table.put(before, after, now)
+            return table.put(before, after, now, "better")
         return table.put_refused_by_condition(before, after, now)
 
 

@@ -100,6 +100,11 @@ class League:
             self._results[of] = known
         return known
 
+    def all_results(self) -> list[ResultsItem]:
+        """Those of every race and class."""
+        workload = self._riders.workload
+        return [self.results((race, place)) for race in range(workload.races) for place in range(len(workload.classes))]
+
     def finish_item(self, kind: Kind) -> Item:
         """A biker's item of a race."""
         return _item(self._race_key(kind.race), f"racer-{self._last_racer}", self._output())

@@ -52,6 +52,8 @@ LEAD_S = 1.5
 """The deployment stands so long before the first message."""
 DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
+_HOPES_S = 10.0
+"""How often it is asked whether they still can."""
 
 
 class PlanError(ValueError):
@@ -63,8 +65,9 @@ class Plan:
     """What came out.
 
     ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had not within
-    :data:`DRAIN_S`. ``accepted_ms`` is how long messages waited for their acceptance from when they were due, in whole
-    ticks of 20 ms: p50, p99 and max. ``not_modelled`` says what was left out, one line each.
+    :data:`DRAIN_S`, or could not any more, which ``never`` then says. ``accepted_ms`` is how long messages waited for
+    their acceptance from when they were due, in whole ticks of 20 ms: p50, p99 and max. ``not_modelled`` says what was
+    left out, one line each.
     """
 
     deployment: Deployment
@@ -75,6 +78,7 @@ class Plan:
     timeline: Timeline
     seconds: int
     settled_s: float | None
+    never: str
     backlog: int
     shards: tuple[Shard, ...]
     tables: tuple[Table, ...]
@@ -168,7 +172,7 @@ def plan(
     producer.finish()
     clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
-    settled_s = _drain(clock, readers, end, drain_s)
+    settled_s, never = _drain(clock, readers, end, drain_s)
     levels.stop()
     seconds = timeline.second(clock.now) + 1
     for function in functions.values():
@@ -184,6 +188,7 @@ def plan(
         timeline=timeline,
         seconds=seconds,
         settled_s=settled_s,
+        never=never,
         backlog=sum(reader.backlog for reader in readers),
         shards=tuple(shards),
         tables=tuple(tables.values()),
@@ -293,19 +298,30 @@ def _tell_backlog(timeline: Timeline, sources: Sequence[tuple[FunctionSpec, Even
         timeline.set_series("backlog", name, left.tolist())
 
 
-def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) -> float | None:
-    """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second."""
+def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) -> tuple[float | None, str]:
+    """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second. Or why they never
+    will, once that is certain."""
     sent = clock.now
     give_up = max(sent, end) + drain_s
+    asks_at = sent + _HOPES_S
     # Who has caught up with all that was sent stays so.
     left = list(readers)
     while True:
         while left and left[-1].schedule.caught_up(sent):
             left.pop()
         if not left:
-            return max(0.0, clock.now - end)
+            return max(0.0, clock.now - end), ""
         if clock.now >= give_up:
-            return None
+            return None, ""
+        if clock.now >= asks_at:
+            asks_at = clock.now + _HOPES_S
+            by_function: dict[Function, list[Reader]] = {}
+            for one in left:
+                if not one.schedule.caught_up(sent):
+                    by_function.setdefault(one.function, []).append(one)
+            reasons = {function.why_never(its, give_up) for function, its in by_function.items()}
+            if "" not in reasons:
+                return None, "; ".join(sorted(reasons))
         # Nothing changes before something that was planned happens.
         clock.run_until(min(give_up, max(clock.now + 0.1, clock.next_at())))
 

@@ -43,6 +43,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
         "first_limit": plan.broken[0].as_json() if plan.broken else None,
         "limits": [one.as_json() for one in plan.broken],
         "settled_s": None if plan.settled_s is None else round(plan.settled_s, 1),
+        "never_settles_because": plan.never,
         "backlog": plan.backlog,
         "ledger": {
             "generated": ledger.generated,
