@@ -257,7 +257,7 @@ class Live(ReadOnly):
         racers = self._league.racers_seen(shard, of, count)
         conflicts = 0
         while True:
-            if not (yield from self._call(lambda: table.get(item.image(), item.key, self._clock.now))):
+            if not (yield from self._call(lambda: table.get(item.read_units, item.key, self._clock.now))):
                 return False
             read = item.version
             if not self._fits(item.image_with(shard, racers)):

@@ -10,7 +10,7 @@ import numpy as np
 
 from simulator.capacity.arrivals import Indices, Kind
 from simulator.capacity.workload import START_MS, Riders
-from simulator.cloud.item_size import Item
+from simulator.cloud.item_size import Item, item_size, read_units
 
 
 def _item(pk: str, sk: str, gsi: str, ts_ms: int = START_MS + 123) -> dict[str, dict[str, str]]:
@@ -28,6 +28,8 @@ class ResultsItem:
         self._result_bytes = result_bytes
         self._by_shard = by_shard
         self._known: dict[int, int] = {}
+        self._image_now: Item | None = None
+        self.read_units = read_units(0, consistent=True)
 
     @property
     def racers(self) -> int:
@@ -41,10 +43,12 @@ class ResultsItem:
         """It was put with ``racers`` of that shard merged into it."""
         self._known = self._with(shard, racers)
         self.version += 1
+        self._image_now = self._image(self.racers, self.version)
+        self.read_units = read_units(item_size(self._image_now), consistent=True)
 
     def image(self) -> Item | None:
-        """As it is; None before the first put."""
-        return self._image(self.racers, self.version) if self.version else None
+        """As it is; None before the first put. ``read_units`` is what a consistent read of it takes."""
+        return self._image_now
 
     def image_with(self, shard: int, racers: int) -> Item:
         """As it would be with ``racers`` of that shard merged into it."""

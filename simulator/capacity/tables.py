@@ -44,6 +44,7 @@ class Table:
         self.write_units = self.read_units = 0.0
         self._timeline = timeline
         self._costs: dict[str, Cost] = {}
+        self._names: dict[str | None, str] = {None: table.name}
         self._provisioned: dict[tuple[str, str | None], float] = {}
         for level in self.capacity.levels(now):
             self._provisioned["Write", level.index_name] = level.provisioned_write
@@ -80,9 +81,8 @@ class Table:
         self.write_units += cost.total_units
         return True
 
-    def get(self, item: Item | None, key: Item, now: float) -> bool:
-        """A consistent read."""
-        units = read_units(item_size(item) if item else 0, consistent=True)
+    def get(self, units: float, key: Item, now: float) -> bool:
+        """A consistent read that takes so many units."""
         admission = self.capacity.admit_read(units, now, touches=item_touches(self.spec, key, units))
         if not admission.admitted:
             self._refused("Read", admission, now)
@@ -110,7 +110,10 @@ class Table:
 
     def resource(self, index_name: str | None) -> str:
         """``table`` or ``table/index``."""
-        return self.name if index_name is None else f"{self.name}/{index_name}"
+        known = self._names.get(index_name)
+        if known is None:
+            known = self._names[index_name] = f"{self.name}/{index_name}"
+        return known
 
     def record_levels(self, now: float) -> None:
         """What is saved, at the end of a second."""
@@ -127,8 +130,9 @@ class Table:
         return found
 
     def _consumed(self, direction: str, units: Mapping[str | None, float], now: float) -> None:
+        metric = "consumed_write_units" if direction == "Write" else "consumed_read_units"
         for index_name, amount in units.items():
-            self._timeline.add(f"consumed_{direction.lower()}_units", self.resource(index_name), now, amount)
+            self._timeline.add(metric, self.resource(index_name), now, amount)
 
     def _refused(self, direction: str, admission: Admission, now: float) -> None:
         for reason in admission.throttled_by:
