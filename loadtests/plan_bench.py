@@ -1,7 +1,7 @@
 """What a plan costs: time and memory, each measured in a process of its own, beside the time that it plans.
 
-The ceiling that a plan is held against is the race itself: a five-minute race takes five minutes to ride, whatever rides
-it. Growth is shown by the shard-second: as many bikers a shard, more shards or more races.
+The ceiling that a plan is held against is the race itself: a five-minute race takes five minutes to ride, whatever
+rides it. Growth is shown by the shard-second: as many bikers a shard, more shards or more races.
 """
 
 from __future__ import annotations
