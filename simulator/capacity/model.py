@@ -115,11 +115,13 @@ def plan(
     prices: Mapping[str, Price] = PRICES,
     drain_s: float = DRAIN_S,
     jitter_seed: int | None = None,
+    lead_s: float = LEAD_S,
     rests: bool = True,
 ) -> Plan:
     """Run ``workload`` on ``deployment``. The same arguments give the same plan.
 
-    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None. Without ``rests``, no
+    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None. ``lead_s`` is
+    how long the deployment stands before the first message, and tables save what they do not use. Without ``rests``, no
     second is skipped (:mod:`simulator.capacity.reading`), which changes nothing but the time it takes.
 
     :raises PlanError: for what the model does not know.
@@ -127,7 +129,7 @@ def plan(
     settings, durations = settings or LimitSettings(), durations or Durations()
     stream = _stream_of(deployment, workload)
     start = START_MS / 1000
-    now = start - LEAD_S
+    now = start - lead_s
     rng = random.Random(workload.seed if jitter_seed is None else jitter_seed)
     clock, timeline = Clock(now), Timeline(start)
     ranges = uniform_ranges(
