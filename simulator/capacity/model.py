@@ -41,7 +41,7 @@ from simulator.capacity.reading import Reader, forgettable
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
-from simulator.capacity.workload import START_MS, Riders, Workload
+from simulator.capacity.workload import Riders, Workload
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
@@ -128,7 +128,7 @@ def plan(
     """
     settings, durations = settings or LimitSettings(), durations or Durations()
     stream = _stream_of(deployment, workload)
-    start = START_MS / 1000
+    start = workload.start_ms / 1000
     now = start - lead_s
     rng = random.Random(workload.seed if jitter_seed is None else jitter_seed)
     clock, timeline = Clock(now), Timeline(start)
@@ -166,7 +166,7 @@ def plan(
         if workload.transport == "mqtt"
         else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
     )
-    levels = _Levels(clock, list(tables.values()))
+    levels = _Levels(clock, list(tables.values()), start)
     for race in range(workload.races):
         # Producers run ahead of consumers, on which nothing that they do depends.
         producer.ride((race + 1) * workload.seconds)
@@ -255,24 +255,24 @@ def _arrivals(
 ) -> Arrivals:
     """Its entries of events are made by the runtime's own encoder of a real message."""
     entries = [b"{}", b"{}"]
+    start_s = riders.workload.start_ms / 1000
     if sources:
         function, source = sources[0]
         events = EventBuilder(mapping_config(function, source, source.source_arn), shards[0].shard_id)
-        number = shards[0].sequence_number(0, START_MS)
+        number = shards[0].sequence_number(0, riders.workload.start_ms)
         entries = [
-            events.record(number, str(riders.racer_ids[0]), message, START_MS / 1000).encoded
-            for message in riders.messages
+            events.record(number, str(riders.racer_ids[0]), message, start_s).encoded for message in riders.messages
         ]
-    return Arrivals(START_MS / 1000, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
+    return Arrivals(start_s, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
 
 
 class _Levels:
     """What tables have saved, told at the end of each second."""
 
-    def __init__(self, clock: Clock, tables: Sequence[Table]) -> None:
+    def __init__(self, clock: Clock, tables: Sequence[Table], start_s: float) -> None:
         self._clock = clock
         self._tables = tables
-        self._next = START_MS / 1000 + 1
+        self._next = start_s + 1
         self._runs = bool(tables)
         self._plan()
 
