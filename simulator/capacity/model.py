@@ -14,7 +14,7 @@ record by record), and O(calls) for the table. Memory is O(racers + what of
 ticks x shards is not read yet).
 
 Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
-that are on-demand for longer than the 15 minutes after which one may split, auto scaling, cold starts.
+that are on-demand for longer than the 15 minutes after which one may split, cold starts.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
 from simulator.capacity.producing import PutRecordsProducer
 from simulator.capacity.reading import Reader
 from simulator.capacity.rule import RuleProducer
+from simulator.capacity.scaling import Scaling
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload
@@ -130,6 +131,7 @@ def plan(
     sources, left_out = _sources(deployment, stream)
     arrivals = [_arrivals(riders, shard, sources) for shard in shards]
     tables = {table.name: Table(table, settings, timeline, now) for table in deployment.tables}
+    Scaling(deployment, tables, clock, timeline)
     league = League(riders)
     functions: dict[str, Function] = {}
     readers: list[Reader] = []
@@ -218,8 +220,6 @@ def _sources(
                 left_out.append(f"{function.name} reads by enhanced fan-out ({source.consumer_name})")
             else:
                 found.append((function, source))
-    if deployment.scaling_policies:
-        left_out.append("auto scaling: capacity stays as provisioned")
     return found, left_out
 
 
@@ -310,4 +310,6 @@ def _usage(
         duration_s={one.spec.name: one.totals.duration_s for one in functions},
         write_units={one.name: one.write_units for one in tables},
         read_units={one.name: one.read_units for one in tables},
+        wcu_hours={one.name: one.unit_hours("Write", seconds) for one in tables if one.scaled},
+        rcu_hours={one.name: one.unit_hours("Read", seconds) for one in tables if one.scaled},
     )

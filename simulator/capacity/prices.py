@@ -3,6 +3,9 @@
 Prices are us-east-1, in USD; other regions and contracts differ, so a file can replace any of them
 (:func:`load_prices`). Not on the bill: free tiers, storage, data transfer, and what is charged by the month whatever
 is used. What is charged by the hour is rounded up to whole hours, as a run that is torn down afterwards pays.
+
+DynamoDB charges for units that are provisioned, by the hour, not for those consumed (CAH ``ProvisionedThroughput``).
+An hour in which auto scaling changed them is charged here at the highest level that it saw.
 """
 
 from __future__ import annotations
@@ -120,6 +123,7 @@ class Usage:
     ``records`` of ``record_bytes`` each, partition key included, go to the first stream. ``mqtt_messages`` and
     ``connections`` are of IoT Core. ``invocations`` and ``duration_s`` (the sum of them) are by function name,
     ``write_units`` and ``read_units`` by table; the last two are charged where the table is on-demand.
+    ``wcu_hours`` and ``rcu_hours`` are by table too, with its indexes, where auto scaling changed what it provides.
     """
 
     seconds: float
@@ -132,6 +136,8 @@ class Usage:
     duration_s: Mapping[str, float] = field(default_factory=dict)
     write_units: Mapping[str, float] = field(default_factory=dict)
     read_units: Mapping[str, float] = field(default_factory=dict)
+    wcu_hours: Mapping[str, float] = field(default_factory=dict)
+    rcu_hours: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,5 +236,7 @@ def _tables(deployment: Deployment, usage: Usage) -> Iterator[_Line]:
             yield "dynamodb.on_demand.read_unit", table.name, usage.read_units.get(table.name, 0.0)
             continue
         # An LSI has no units of its own: its specification holds 0.
-        yield "dynamodb.wcu_hour", table.name, hours * (table.wcu + sum(index.wcu for index in table.indexes))
-        yield "dynamodb.rcu_hour", table.name, hours * (table.rcu + sum(index.rcu for index in table.indexes))
+        wcu_hours = hours * (table.wcu + sum(index.wcu for index in table.indexes))
+        rcu_hours = hours * (table.rcu + sum(index.rcu for index in table.indexes))
+        yield "dynamodb.wcu_hour", table.name, usage.wcu_hours.get(table.name, wcu_hours)
+        yield "dynamodb.rcu_hour", table.name, usage.rcu_hours.get(table.name, rcu_hours)

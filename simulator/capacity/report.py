@@ -8,6 +8,7 @@ from typing import Any
 from simulator.capacity.functions import Function
 from simulator.capacity.model import LEAD_S, SHARES, Plan
 from simulator.capacity.prices import total_usd
+from simulator.capacity.tables import Table
 from simulator.deployment import to_dict
 
 SCHEMA = 1
@@ -53,7 +54,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
         "latency_ms": {"accepted": dict(plan.accepted_ms)},
         "shards": [_shard(plan, shard.shard_id) for shard in plan.shards],
         "functions": [_function(plan, function) for function in plan.functions],
-        "tables": [one for table in plan.tables for one in _table(plan, table.provisioned())],
+        "tables": [one for table in plan.tables for one in _table(plan, table)],
         "bill": {
             "total_usd": round(total_usd(list(plan.bill)), 6),
             "seconds": round(plan.usage.seconds, 1),
@@ -100,9 +101,10 @@ def _function(plan: Plan, function: Function) -> dict[str, Any]:
     }
 
 
-def _table(plan: Plan, provisioned: Any) -> list[dict[str, Any]]:
+def _table(plan: Plan, table: Table) -> list[dict[str, Any]]:
+    """Provisioned units are those that were deployed; ``scaled`` is what auto scaling made of them."""
     timeline, found = plan.timeline, []
-    for resource, units in provisioned.items():
+    for resource, units in table.provisioned().items():
         left = timeline.series("burst_left_write", resource, plan.seconds)
         found.append(
             {
@@ -115,6 +117,7 @@ def _table(plan: Plan, provisioned: Any) -> list[dict[str, Any]]:
                 "provisioned_read_units": units["read"],
                 "consumed_read_units": round(timeline.total("consumed_read_units", resource), 1),
                 "throttled_reads": int(timeline.total("throttled_reads", resource)),
+                "scaled": [one.as_json() for one in table.scaled if one.resource == resource],
             }
         )
     return found

@@ -7,14 +7,19 @@ that partitions have their limits too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from simulator.capacity.timeline import Timeline
 from simulator.cloud import dynamodb_costs
-from simulator.cloud.dynamodb import Admission, TableCapacity
+from simulator.cloud.auto_scaling import ScalingPolicy
+from simulator.cloud.dynamodb import Admission, Direction, TableCapacity
+from simulator.cloud.dynamodb_changes import ChangeHistory
 from simulator.cloud.dynamodb_costs import failed_condition_cost, write_cost
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, write_touches
+from simulator.cloud.errors import AwsError
 from simulator.cloud.item_size import Item, item_size, read_units
 from simulator.cloud.limits import PARTITION_READ_UNITS, PARTITION_WRITE_UNITS, LimitSettings
 from simulator.deployment import TableSpec
@@ -34,19 +39,39 @@ def capacity_spec(table: TableSpec) -> dynamodb_costs.TableSpec:
     return dynamodb_costs.TableSpec.from_description({**described, **billing, "TableArn": table.arn})
 
 
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Units a second of a table or index (``resource``) were changed, ``at_s`` from the start of the first race."""
+
+    at_s: float
+    resource: str
+    direction: Direction
+    before: float
+    after: float
+
+    def as_json(self) -> dict[str, object]:
+        return {"at_s": round(self.at_s, 1), "direction": self.direction.lower(), "from": self.before, "to": self.after}
+
+
 class Table:
-    """One table of the deployment."""
+    """One table of the deployment. ``scaled`` are the changes of its provisioned units, in order."""
 
     def __init__(self, table: TableSpec, settings: LimitSettings, timeline: Timeline, now: float) -> None:
         self.name = table.name
         self.spec = capacity_spec(table)
         self.capacity = TableCapacity(self.spec, settings, now)
         self.write_units = self.read_units = 0.0
+        self.scaled: list[Scaled] = []
+        self._enforced = settings.enforced
+        self._history = ChangeHistory()
         self._timeline = timeline
-        self._provisioned: dict[tuple[str, str | None], float] = {}
+        self._stands_from_s = now - timeline.start
+        self._deployed: dict[tuple[Direction, str | None], float] = {}
         for level in self.capacity.levels(now):
-            self._provisioned["Write", level.index_name] = level.provisioned_write
-            self._provisioned["Read", level.index_name] = level.provisioned_read
+            self._deployed["Write", level.index_name] = level.provisioned_write
+            self._deployed["Read", level.index_name] = level.provisioned_read
+        self._provisioned = dict(self._deployed)
+        self._used: dict[tuple[Direction, str | None], float] = dict.fromkeys(self._deployed, 0.0)
 
     def put(self, before: Item | None, after: Item, now: float) -> bool:
         """Whether the table and its indexes pay for a write now; nothing is spent when not."""
@@ -97,17 +122,78 @@ class Table:
             self._timeline.level("burst_left_read", resource, now, level.saved_read)
 
     def provisioned(self) -> Mapping[str, dict[str, float]]:
-        """Units a second by resource; 0 where it is on-demand."""
+        """Units a second by resource as they were deployed; 0 where it is on-demand."""
         found: dict[str, dict[str, float]] = {}
-        for (direction, index_name), units in self._provisioned.items():
+        for (direction, index_name), units in self._deployed.items():
             found.setdefault(self.resource(index_name), {})[direction.lower()] = units
         return found
 
-    def _consumed(self, direction: str, units: Mapping[str | None, float], now: float) -> None:
+    def consumed(self, direction: Direction, index_name: str | None) -> float:
+        """Units so far of the table (None) or a global index."""
+        return self._used.get((direction, index_name), 0.0)
+
+    def scale(self, policy: ScalingPolicy, units: int, now: float) -> bool:
+        """UpdateTable as auto scaling calls it; False when it is refused, as too many decreases of a day are."""
+        throughput = policy.throughput(self.spec)
+        if throughput is None:
+            return False
+        request = policy.update_table(throughput, units)
+        try:
+            self._history.check(self.spec, request, now, enforced=self._enforced)
+        except AwsError:
+            return False
+        self._history.count(self.spec, request, now)
+        changed = (
+            replace(throughput, read_units=float(units))
+            if policy.direction == "Read"
+            else replace(throughput, write_units=float(units))
+        )
+        if policy.index is None:
+            self.spec = replace(self.spec, throughput=changed)
+        else:
+            indexes = self.spec.global_indexes
+            self.spec = replace(
+                self.spec,
+                global_indexes=tuple(
+                    replace(one, throughput=changed) if one.name == policy.index else one for one in indexes
+                ),
+            )
+        self.capacity.update(self.spec, now)
+        before = policy.units(throughput)
+        self._provisioned[policy.direction, policy.index] = units
+        resource = self.resource(policy.index)
+        self.scaled.append(Scaled(now - self._timeline.start, resource, policy.direction, before, float(units)))
+        return True
+
+    def unit_hours(self, direction: Direction, seconds: float) -> float:
+        """Provisioned units times hours since it stands, each hour begun at the highest level that it saw; of the
+        table and its global indexes."""
+        hours = math.ceil(seconds / 3600)
+        total = 0.0
+        for (of, index_name), deployed in self._deployed.items():
+            if of != direction:
+                continue
+            highest, level = [0.0] * hours, deployed
+            changes = [
+                (one.at_s - self._stands_from_s, one.after)
+                for one in self.scaled
+                if (one.direction, one.resource) == (direction, self.resource(index_name))
+            ]
+            for hour in range(hours):
+                highest[hour] = level
+                while changes and changes[0][0] < min(seconds, (hour + 1) * 3600):
+                    level = changes.pop(0)[1]
+                    highest[hour] = max(highest[hour], level)
+            total += sum(highest)
+        return total
+
+    def _consumed(self, direction: Direction, units: Mapping[str | None, float], now: float) -> None:
         for index_name, amount in units.items():
+            if amount:
+                self._used[direction, index_name] += amount
             self._timeline.add(f"consumed_{direction.lower()}_units", self.resource(index_name), now, amount)
 
-    def _refused(self, direction: str, admission: Admission, now: float) -> None:
+    def _refused(self, direction: Direction, admission: Admission, now: float) -> None:
         for reason in admission.throttled_by:
             resource = self.resource(reason.index_name)
             self._timeline.add(f"throttled_{direction.lower()}s", resource, now, 1)
