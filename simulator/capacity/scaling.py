@@ -59,6 +59,8 @@ class Scaling:
         self._clock = clock
         self._timeline = timeline
         self._policies = [one for one in policies_of(deployment) if one.table in tables]
+        for one in self._policies:
+            tables[one.table].scales_to[one.direction, one.index] = one.most_units
         self._metrics = Metrics()
         self._counted: dict[ScalingPolicy, float] = {}
         self._scaling = AutoScaling(self._metrics, self._provisioned, self._change)

@@ -16,7 +16,7 @@ from simulator.cloud import dynamodb_costs
 from simulator.cloud.auto_scaling import ScalingPolicy
 from simulator.cloud.dynamodb import Admission, Direction, TableCapacity
 from simulator.cloud.dynamodb_changes import ChangeHistory
-from simulator.cloud.dynamodb_costs import failed_condition_cost, write_cost
+from simulator.cloud.dynamodb_costs import Cost, failed_condition_cost, write_cost
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, write_touches
 from simulator.cloud.errors import AwsError
@@ -54,7 +54,8 @@ class Scaled:
 
 
 class Table:
-    """One table of the deployment. ``scaled`` are the changes of its provisioned units, in order."""
+    """One table of the deployment. ``scaled`` are the changes of its provisioned units, in order; ``scales_to`` is the
+    most that auto scaling may make of them, by direction and index."""
 
     def __init__(self, table: TableSpec, settings: LimitSettings, timeline: Timeline, now: float) -> None:
         self.name = table.name
@@ -62,10 +63,13 @@ class Table:
         self.capacity = TableCapacity(self.spec, settings, now)
         self.write_units = self.read_units = 0.0
         self.scaled: list[Scaled] = []
+        self.scales_to: dict[tuple[Direction, str | None], float] = {}
         self._enforced = settings.enforced
         self._history = ChangeHistory()
         self._timeline = timeline
         self._stands_from_s = now - timeline.start
+        self._costs: dict[str, Cost] = {}
+        self._names: dict[str | None, str] = {None: table.name}
         self._deployed: dict[tuple[Direction, str | None], float] = {}
         for level in self.capacity.levels(now):
             self._deployed["Write", level.index_name] = level.provisioned_write
@@ -73,9 +77,14 @@ class Table:
         self._provisioned = dict(self._deployed)
         self._used: dict[tuple[Direction, str | None], float] = dict.fromkeys(self._deployed, 0.0)
 
-    def put(self, before: Item | None, after: Item, now: float) -> bool:
-        """Whether the table and its indexes pay for a write now; nothing is spent when not."""
-        cost = write_cost(self.spec, before, after)
+    def put(self, before: Item | None, after: Item, now: float, alike: str = "") -> bool:
+        """Whether the table and its indexes pay for a write now; nothing is spent when not. Writes that are ``alike``
+        differ in no size, and are weighed once."""
+        cost = self._costs.get(alike)
+        if cost is None:
+            cost = write_cost(self.spec, before, after)
+            if alike:
+                self._costs[alike] = cost
         touches = write_touches(self.spec, before, after, after, cost)
         admission = self.capacity.admit_write(cost.table_units, cost.global_, now, touches)
         if not admission.admitted:
@@ -99,9 +108,8 @@ class Table:
         self.write_units += cost.total_units
         return True
 
-    def get(self, item: Item | None, key: Item, now: float) -> bool:
-        """A consistent read."""
-        units = read_units(item_size(item) if item else 0, consistent=True)
+    def get(self, units: float, key: Item, now: float) -> bool:
+        """A consistent read that takes so many units."""
         admission = self.capacity.admit_read(units, now, touches=item_touches(self.spec, key, units))
         if not admission.admitted:
             self._refused("Read", admission, now)
@@ -110,9 +118,31 @@ class Table:
         self.read_units += units
         return True
 
+    def why_never(self, writes: int, before: Item | None, after: Item, now: float, until: float) -> str:
+        """Why so many writes, each after a read of what was ``before``, cannot be paid by ``until``, in words; empty
+        where they might be."""
+        cost = write_cost(self.spec, before, after)
+        read = read_units(item_size(before), consistent=True) if before else 0.0
+        for level in self.capacity.levels(now):
+            is_table = level.index_name is None
+            written = cost.table_units if level.index_name is None else cost.global_.get(level.index_name, 0.0)
+            directions: tuple[tuple[Direction, float, float, float], ...] = (
+                ("Write", written, level.saved_write, level.provisioned_write),
+                ("Read", read if is_table else 0.0, level.saved_read, level.provisioned_read),
+            )
+            for direction, each, saved, rate in directions:
+                rate = max(rate, self.scales_to.get((direction, level.index_name), 0.0))
+                if rate and writes * each > max(0.0, saved) + rate * (until - now):
+                    name = self.resource(level.index_name)
+                    return f"{name} owes {writes * each:,.0f} {direction.lower()} units and has {rate:,.0f} a second"
+        return ""
+
     def resource(self, index_name: str | None) -> str:
         """``table`` or ``table/index``."""
-        return self.name if index_name is None else f"{self.name}/{index_name}"
+        known = self._names.get(index_name)
+        if known is None:
+            known = self._names[index_name] = f"{self.name}/{index_name}"
+        return known
 
     def record_levels(self, now: float) -> None:
         """What is saved, at the end of a second."""
@@ -188,10 +218,11 @@ class Table:
         return total
 
     def _consumed(self, direction: Direction, units: Mapping[str | None, float], now: float) -> None:
+        metric = "consumed_write_units" if direction == "Write" else "consumed_read_units"
         for index_name, amount in units.items():
             if amount:
                 self._used[direction, index_name] += amount
-            self._timeline.add(f"consumed_{direction.lower()}_units", self.resource(index_name), now, amount)
+            self._timeline.add(metric, self.resource(index_name), now, amount)
 
     def _refused(self, direction: Direction, admission: Admission, now: float) -> None:
         for reason in admission.throttled_by:

@@ -58,7 +58,9 @@ def _answer(plan: Plan) -> Text:
         fate += f", {ledger.lost:,} lost"
     fate += f", p99 within {plan.accepted_ms['p99']:,} ms"
     if plan.settled_s is None:
-        fate += f"; {plan.backlog:,} records still unprocessed {DRAIN_S / 60:.0f} minutes after the last message"
+        left_s = plan.seconds - plan.workload.total_seconds
+        fate += f"; {plan.backlog:,} records unprocessed {left_s:,} s after the finish"
+        fate += f", which {DRAIN_S / 60:.0f} minutes cannot change: {plan.never}" if plan.never else ""
     else:
         fate += f"; results complete {plan.settled_s:,.0f} s after the finish"
     if plan.holds:
