@@ -30,13 +30,14 @@ from consumers.store import DEFAULT_TABLE
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
+from simulator.capacity.delivering import Delivery
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.items import League
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
 from simulator.capacity.producing import PutRecordsProducer
-from simulator.capacity.reading import Reader, forgettable
+from simulator.capacity.reading import Reader, ShardReader, forgettable
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.scaling import Scaling
 from simulator.capacity.tables import Table
@@ -46,7 +47,7 @@ from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
 from simulator.cloud.shard import Shard
-from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, StreamSpec
+from simulator.deployment import DeliveryStreamSpec, Deployment, EventSourceSpec, FunctionSpec, StreamSpec
 from simulator.local_functions import mapping_config
 
 LEAD_S = 1.5
@@ -84,6 +85,7 @@ class Plan:
     shards: tuple[Shard, ...]
     tables: tuple[Table, ...]
     functions: tuple[Function, ...]
+    deliveries: tuple[Delivery, ...]
     durations: Durations
     usage: Usage
     bill: tuple[BillLine, ...]
@@ -143,7 +145,7 @@ def plan(
     league = League(riders)
     functions: dict[str, Function] = {}
     readers: list[Reader] = []
-    siblings: list[list[Reader]] = [[] for _ in shards]
+    siblings: list[list[ShardReader]] = [[] for _ in shards]
     for spec, source in sources:
         function = functions.get(spec.name)
         if function is None:
@@ -160,17 +162,28 @@ def plan(
             readers.append(reader)
             # Pollers begin when they begin: their seconds are not aligned.
             clock.at(now + rng.random(), reader.step)
+    deliveries: list[Delivery] = []
+    for delivery in _deliveries(deployment, stream, left_out):
+        transform = _transform_of(deployment, delivery)
+        if transform is not None and transform.name not in functions:
+            functions[transform.name] = Function(transform, None, league, durations, clock, timeline, rng)
+        by = None if transform is None else functions[transform.name]
+        data_bytes = riders.sizes.message_bytes
+        deliveries.append(
+            Delivery(delivery, shards, siblings, arrivals, data_bytes, by, durations, clock, timeline, rng)
+        )
     producer: Producer = (
         RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
         if workload.transport == "mqtt"
         else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
     )
     levels = _Levels(clock, list(tables.values()))
+    pollers = [poller for delivery in deliveries for poller in delivery.pollers]
     for race in range(workload.races):
         # Producers run ahead of consumers, on which nothing that they do depends.
         producer.ride((race + 1) * workload.seconds)
         clock.run_until(arrivals.until_s)
-        arrivals.forget(forgettable(readers, len(shards), arrivals))
+        arrivals.forget(forgettable([*readers, *pollers], len(shards), arrivals))
     producer.finish()
     clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
@@ -179,8 +192,10 @@ def plan(
     seconds = timeline.second(clock.now) + 1
     for function in functions.values():
         function.settle(seconds)
+    for one in deliveries:
+        one.finish()
     _tell_backlog(timeline, sources, seconds)
-    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), clock.now - now)
+    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), deliveries, clock.now - now)
     return Plan(
         deployment=deployment,
         workload=workload,
@@ -195,6 +210,7 @@ def plan(
         shards=tuple(shards),
         tables=tuple(tables.values()),
         functions=tuple(functions.values()),
+        deliveries=tuple(deliveries),
         durations=durations,
         usage=usage,
         bill=tuple(bill_of(deployment, usage, prices)),
@@ -244,6 +260,23 @@ def _sources(
             else:
                 found.append((function, source))
     return found, left_out
+
+
+def _deliveries(deployment: Deployment, stream: StreamSpec, left_out: list[str]) -> list[DeliveryStreamSpec]:
+    """Delivery streams that read the stream; a line in ``left_out`` on each other."""
+    found = [one for one in deployment.delivery_streams if one.stream_name == stream.name]
+    left_out += [
+        f"{one.name} delivers {one.stream_name}, not {stream.name}"
+        for one in deployment.delivery_streams
+        if one not in found
+    ]
+    return found
+
+
+def _transform_of(deployment: Deployment, delivery: DeliveryStreamSpec) -> FunctionSpec | None:
+    if delivery.transform is None:
+        return None
+    return next(one for one in deployment.functions if one.arn == delivery.transform.function_arn)
 
 
 def _arrivals(
@@ -332,6 +365,7 @@ def _usage(
     ledger: Ledger,
     functions: Iterable[Function],
     tables: Iterable[Table],
+    deliveries: Iterable[Delivery],
     seconds: float,
 ) -> Usage:
     by_mqtt = workload.transport == "mqtt"
@@ -347,6 +381,8 @@ def _usage(
         duration_s={one.spec.name: one.totals.duration_s for one in functions},
         write_units={one.name: one.write_units for one in tables},
         read_units={one.name: one.read_units for one in tables},
+        delivered={one.spec.name: one.totals.records for one in deliveries},
+        objects={one.spec.name: one.totals.objects for one in deliveries},
         wcu_hours={one.name: one.unit_hours("Write", seconds) for one in tables if one.scaled},
         rcu_hours={one.name: one.unit_hours("Read", seconds) for one in tables if one.scaled},
     )

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from simulator.capacity.delays import SHARES, slowest_s
+from simulator.capacity.delivering import Delivery
 from simulator.capacity.functions import Function
 from simulator.capacity.model import LEAD_S, Plan
 from simulator.capacity.prices import total_usd
@@ -56,6 +57,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
         "latency_ms": {"accepted": dict(plan.accepted_ms), "visible": _visible(plan)},
         "shards": [_shard(plan, shard.shard_id) for shard in plan.shards],
         "functions": [_function(plan, function) for function in plan.functions],
+        "deliveries": [_delivery(plan, one) for one in plan.deliveries],
         "tables": [one for table in plan.tables for one in _table(plan, table)],
         "bill": {
             "total_usd": round(total_usd(list(plan.bill)), 6),
@@ -107,6 +109,18 @@ def _function(plan: Plan, function: Function) -> dict[str, Any]:
             max((timeline.highest("iterator_age_s", source.name) for source in function.spec.event_sources), default=0)
             * 1e3
         ),
+    }
+
+
+def _delivery(plan: Plan, delivery: Delivery) -> dict[str, Any]:
+    totals = delivery.totals
+    return {
+        "name": delivery.spec.name,
+        "records": totals.records,
+        "failed": totals.failed,
+        "objects": totals.objects,
+        "bytes": totals.nbytes,
+        "age_s_max": round(plan.timeline.highest("delivery_age_s", delivery.spec.name), 1),
     }
 
 

@@ -30,6 +30,7 @@ def render(plan: Plan) -> RenderableType:
     parts.append(_shards(told))
     if plan.functions:
         parts.append(_functions(plan, told))
+    parts += [_delivery(one) for one in told["deliveries"]]
     if plan.tables:
         parts.append(_tables(told))
         parts += _scaled(plan)
@@ -121,6 +122,14 @@ def _functions(plan: Plan, told: dict[str, Any]) -> Table:
     ]
     head = ("function", "calls", "errors", "timeouts", "at once", "p50 ms", "max ms", "age s")
     return _grid(head, rows)
+
+
+def _delivery(one: dict[str, Any]) -> Text:
+    failed = f", {one['failed']:,} failed in the transform" if one["failed"] else ""
+    return Text(
+        f"{one['name']} delivers {one['records']:,} records in {one['objects']:,} objects, "
+        f"{one['bytes'] / 1e6:,.1f} MB, the oldest {one['age_s_max']:,.0f} s after it came{failed}"
+    )
 
 
 def _tables(told: dict[str, Any]) -> Table:
