@@ -167,6 +167,7 @@ def plan(
         transform = _transform_of(deployment, delivery)
         if transform is not None and transform.name not in functions:
             functions[transform.name] = Function(transform, None, league, durations, clock, timeline, rng)
+            left_out.append(f"{transform.name} transforms what it gets; its records are taken to stay as large")
         by = None if transform is None else functions[transform.name]
         data_bytes = riders.sizes.message_bytes
         deliveries.append(
