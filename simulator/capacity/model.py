@@ -13,8 +13,13 @@ Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and fu
 record by record), and O(calls) for the table. Memory is O(racers + what of
 ticks x shards is not read yet).
 
+<<<<<<< HEAD
 Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
 that are on-demand for longer than the 15 minutes after which one may split, cold starts.
+=======
+Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, the
+growth of on-demand streams, auto scaling, cold starts.
+>>>>>>> main
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ from simulator.capacity.delays import SHARES
 from simulator.capacity.delivering import Delivery
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
+from simulator.capacity.growth import first_split_s
 from simulator.capacity.items import League
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
@@ -196,6 +202,13 @@ def plan(
     for one in deliveries:
         one.finish()
     _tell_backlog(timeline, sources, seconds)
+    if stream.mode == "ON_DEMAND":
+        split_s = first_split_s(shards, timeline, riders.sizes.record_bytes, seconds)
+        if split_s is not None:
+            left_out.append(
+                f"on-demand stream {stream.name} would split a shard {split_s / 60:.0f} minutes after the start and "
+                f"take more from then on; {len(shards)} shards are planned throughout"
+            )
     usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), deliveries, clock.now - now)
     return Plan(
         deployment=deployment,
@@ -223,12 +236,6 @@ def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
     if not deployment.streams:
         raise PlanError(f"{deployment.path} declares no stream for telemetry; add an AWS::Kinesis::Stream")
     stream = deployment.streams[0]
-    split_s = limits.ON_DEMAND_SPLIT_MINUTES.value * 60
-    if stream.mode == "ON_DEMAND" and workload.total_seconds > split_s:
-        raise PlanError(
-            f"stream {stream.name} is on-demand, and its shards may split after {split_s:.0f} s, which is not planned "
-            "yet; plan at most that long"
-        )
     if workload.transport == "mqtt" and not _has_rule(deployment, stream):
         raise PlanError(
             f"{deployment.path} has no rule that puts messages on stream {stream.name}; add an AWS::IoT::TopicRule "

@@ -26,6 +26,10 @@ def render(plan: Plan) -> RenderableType:
     """The answer first, then what stands behind it."""
     told = as_json(plan, with_timeline=False)
     parts: list[RenderableType] = [_question(told), _answer(plan)]
+    seen = told["latency_ms"]["visible"]
+    if seen["max"] is not None:
+        text = "results seen p50 {p50:.1f} s, p99 {p99:.1f} s, max {max:.1f} s after a message was due"
+        parts.append(Text(text.format(**{name: value / 1e3 for name, value in seen.items()})))
     parts += [_limit(one) for one in plan.broken[:_ROWS_SHOWN]]
     parts.append(_shards(told))
     if plan.functions:
