@@ -25,7 +25,7 @@ growth of on-demand streams, auto scaling, cold starts.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -152,14 +152,17 @@ def plan(
     functions: dict[str, Function] = {}
     readers: list[Reader] = []
     siblings: list[list[ShardReader]] = [[] for _ in shards]
-    for spec, source in sources:
-        function = functions.get(spec.name)
-        if function is None:
+
+    def function_of(spec: FunctionSpec) -> Function:
+        if spec.name not in functions:
             table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
-            function = Function(spec, table, league, durations, clock, timeline, rng)
-            functions[spec.name] = function
-            if not function.is_modelled:
-                left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
+            functions[spec.name] = Function(spec, table, league, durations, clock, timeline, rng)
+        return functions[spec.name]
+
+    for spec, source in sources:
+        is_new, function = spec.name not in functions, function_of(spec)
+        if is_new and not function.is_modelled:
+            left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
         mapping = mapping_config(spec, source, source.source_arn)
         for place, shard in enumerate(shards):
             reader = Reader(
@@ -168,17 +171,10 @@ def plan(
             readers.append(reader)
             # Pollers begin when they begin: their seconds are not aligned.
             clock.at(now + rng.random(), reader.step)
-    deliveries: list[Delivery] = []
-    for delivery in _deliveries(deployment, stream, left_out):
-        transform = _transform_of(deployment, delivery)
-        if transform is not None and transform.name not in functions:
-            functions[transform.name] = Function(transform, None, league, durations, clock, timeline, rng)
-            left_out.append(f"{transform.name} transforms what it gets; its records are taken to stay as large")
-        by = None if transform is None else functions[transform.name]
-        data_bytes = riders.sizes.message_bytes
-        deliveries.append(
-            Delivery(delivery, shards, siblings, arrivals, data_bytes, by, durations, clock, timeline, rng)
-        )
+    deliveries = [
+        Delivery(one, shards, siblings, arrivals, riders.sizes.message_bytes, by, durations, clock, timeline, rng)
+        for one, by in _deliveries(deployment, stream, function_of, left_out)
+    ]
     producer: Producer = (
         RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
         if workload.transport == "mqtt"
@@ -270,21 +266,20 @@ def _sources(
     return found, left_out
 
 
-def _deliveries(deployment: Deployment, stream: StreamSpec, left_out: list[str]) -> list[DeliveryStreamSpec]:
-    """Delivery streams that read the stream; a line in ``left_out`` on each other."""
-    found = [one for one in deployment.delivery_streams if one.stream_name == stream.name]
-    left_out += [
-        f"{one.name} delivers {one.stream_name}, not {stream.name}"
-        for one in deployment.delivery_streams
-        if one not in found
-    ]
-    return found
-
-
-def _transform_of(deployment: Deployment, delivery: DeliveryStreamSpec) -> FunctionSpec | None:
-    if delivery.transform is None:
-        return None
-    return next(one for one in deployment.functions if one.arn == delivery.transform.function_arn)
+def _deliveries(
+    deployment: Deployment, stream: StreamSpec, function_of: Callable[[FunctionSpec], Function], left_out: list[str]
+) -> Iterator[tuple[DeliveryStreamSpec, Function | None]]:
+    """Delivery streams that read the stream, each with its transform; a line in ``left_out`` on what is not known."""
+    for one in deployment.delivery_streams:
+        if one.stream_name != stream.name:
+            left_out.append(f"{one.name} delivers {one.stream_name}, not {stream.name}")
+        elif one.transform is None:
+            yield one, None
+        else:
+            arn = one.transform.function_arn
+            function = function_of(next(spec for spec in deployment.functions if spec.arn == arn))
+            left_out.append(f"{function.spec.name} transforms what it gets; its records are taken to stay as large")
+            yield one, function
 
 
 def _arrivals(
