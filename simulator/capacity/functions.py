@@ -16,7 +16,7 @@ from consumers.runtime.actions import Invoke
 from consumers.runtime.batches import Outcome
 from consumers.runtime.windows import OpenWindow
 from simulator.capacity.arrivals import Page
-from simulator.capacity.clock import Clock
+from simulator.capacity.clock import Clock, Process
 from simulator.capacity.delays import Delays
 from simulator.capacity.handlers import FINAL, LIVE, Durations, Final, Handler, Live, ReadOnly
 from simulator.capacity.items import League
@@ -89,7 +89,12 @@ class Function:
     # -- invoking --------------------------------------------------------------------------------------
 
     def invoke(self, reader: Reader, action: Invoke, done: Callable[[Outcome], None]) -> None:
-        """Run one invocation; ``done`` gets its outcome when it ends, at once when there is no concurrency left."""
+        """Run one invocation for an event source; see :meth:`run`."""
+        self.run(self._handler.work(reader, action), reader.mapping.name, done)
+
+    def run(self, work: Process[Outcome], source: str, done: Callable[[Outcome], None]) -> None:
+        """Run one invocation that does ``work`` for ``source``; ``done`` gets its outcome when it ends, at once when
+        there is no concurrency left."""
         name, clock, timeline = self.spec.name, self._clock, self._timeline
         reserved = self.spec.reserved_concurrency
         if reserved is not None and self._running >= reserved:
@@ -114,7 +119,7 @@ class Function:
                 self.totals.errors += 1
                 timeline.add("errors", name, clock.now, 1)
             if outcome.processed:
-                timeline.add("processed", reader.mapping.name, clock.now, outcome.processed)
+                timeline.add("processed", source, clock.now, outcome.processed)
             done(outcome)
 
         def late() -> None:
@@ -123,7 +128,7 @@ class Function:
             timeline.broke("lambda.timeout_seconds", name, self.spec.timeout_s, "s", clock.now)
             ended(Outcome(0, ("Sandbox.Timedout", "Task timed out"), function_error="Unhandled"))
 
-        clock.start(self._handler.work(reader, action), ended, within_s=self.spec.timeout_s, late=late)
+        clock.start(work, ended, within_s=self.spec.timeout_s, late=late)
 
     def settle(self, seconds: int) -> None:
         """Tell the timeline how many invocations ran at once in each second: what ends when another begins was over."""

@@ -9,18 +9,18 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                        Reader --next_action--> ShardSchedule             | admit_read consumers.runtime
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
 
-Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
-record by record), and O(calls) for the table. Memory is O(racers + what of
-ticks x shards is not read yet).
+Costs: what is the same every second costs nothing (:mod:`simulator.capacity.arrivals`, :mod:`simulator.capacity.reading`);
+what is not, O(shards) numpy a tick of 20 ms, O(runs) an invocation, O(calls) for the table. Memory is O(racers + seconds +
+pages not read yet).
 
 Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, the
-growth of on-demand streams, auto scaling, cold starts.
+growth of on-demand streams, cold starts.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ from consumers.store import DEFAULT_TABLE
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
+from simulator.capacity.delivering import Delivery
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.growth import first_split_s
@@ -37,8 +38,9 @@ from simulator.capacity.items import League
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
 from simulator.capacity.producing import PutRecordsProducer
-from simulator.capacity.reading import Reader, forgettable
+from simulator.capacity.reading import Reader, ShardReader, forgettable
 from simulator.capacity.rule import RuleProducer
+from simulator.capacity.scaling import Scaling
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import Riders, Workload
@@ -46,7 +48,7 @@ from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
 from simulator.cloud.shard import Shard
-from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, StreamSpec
+from simulator.deployment import DeliveryStreamSpec, Deployment, EventSourceSpec, FunctionSpec, StreamSpec
 from simulator.local_functions import mapping_config
 
 LEAD_S = 1.5
@@ -84,6 +86,7 @@ class Plan:
     shards: tuple[Shard, ...]
     tables: tuple[Table, ...]
     functions: tuple[Function, ...]
+    deliveries: tuple[Delivery, ...]
     durations: Durations
     usage: Usage
     bill: tuple[BillLine, ...]
@@ -141,18 +144,22 @@ def plan(
     lanes = Lanes(source.parallelization_factor for _, source in sources)
     arrivals = _arrivals(riders, shards, sources, lanes)
     tables = {table.name: Table(table, settings, timeline, now) for table in deployment.tables}
+    Scaling(deployment, tables, clock, timeline)
     league = League(riders)
     functions: dict[str, Function] = {}
     readers: list[Reader] = []
-    siblings: list[list[Reader]] = [[] for _ in shards]
-    for spec, source in sources:
-        function = functions.get(spec.name)
-        if function is None:
+    siblings: list[list[ShardReader]] = [[] for _ in shards]
+
+    def function_of(spec: FunctionSpec) -> Function:
+        if spec.name not in functions:
             table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
-            function = Function(spec, table, league, durations, clock, timeline, rng)
-            functions[spec.name] = function
-            if not function.is_modelled:
-                left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
+            functions[spec.name] = Function(spec, table, league, durations, clock, timeline, rng)
+        return functions[spec.name]
+
+    for spec, source in sources:
+        is_new, function = spec.name not in functions, function_of(spec)
+        if is_new and not function.is_modelled:
+            left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
         mapping = mapping_config(spec, source, source.source_arn)
         for place, shard in enumerate(shards):
             reader = Reader(
@@ -161,17 +168,22 @@ def plan(
             readers.append(reader)
             # Pollers begin when they begin: their seconds are not aligned.
             clock.at(now + rng.random(), reader.step)
+    deliveries = [
+        Delivery(one, shards, siblings, arrivals, riders.sizes.message_bytes, by, durations, clock, timeline, rng)
+        for one, by in _deliveries(deployment, stream, function_of, left_out)
+    ]
     producer: Producer = (
         RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
         if workload.transport == "mqtt"
         else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
     )
     levels = _Levels(clock, list(tables.values()), start)
+    pollers = [poller for delivery in deliveries for poller in delivery.pollers]
     for race in range(workload.races):
         # Producers run ahead of consumers, on which nothing that they do depends.
         producer.ride((race + 1) * workload.seconds)
         clock.run_until(arrivals.until_s)
-        arrivals.forget(forgettable(readers, len(shards), arrivals))
+        arrivals.forget(forgettable([*readers, *pollers], len(shards), arrivals))
     producer.finish()
     clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
@@ -180,6 +192,8 @@ def plan(
     seconds = timeline.second(clock.now) + 1
     for function in functions.values():
         function.settle(seconds)
+    for one in deliveries:
+        one.finish()
     _tell_backlog(timeline, sources, seconds)
     if stream.mode == "ON_DEMAND":
         split_s = first_split_s(shards, timeline, riders.sizes.record_bytes, seconds)
@@ -188,7 +202,7 @@ def plan(
                 f"on-demand stream {stream.name} would split a shard {split_s / 60:.0f} minutes after the start and "
                 f"take more from then on; {len(shards)} shards are planned throughout"
             )
-    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), clock.now - now)
+    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), deliveries, clock.now - now)
     return Plan(
         deployment=deployment,
         workload=workload,
@@ -203,6 +217,7 @@ def plan(
         shards=tuple(shards),
         tables=tuple(tables.values()),
         functions=tuple(functions.values()),
+        deliveries=tuple(deliveries),
         durations=durations,
         usage=usage,
         bill=tuple(bill_of(deployment, usage, prices)),
@@ -245,9 +260,23 @@ def _sources(
                 left_out.append(f"{function.name} reads by enhanced fan-out ({source.consumer_name})")
             else:
                 found.append((function, source))
-    if deployment.scaling_policies:
-        left_out.append("auto scaling: capacity stays as provisioned")
     return found, left_out
+
+
+def _deliveries(
+    deployment: Deployment, stream: StreamSpec, function_of: Callable[[FunctionSpec], Function], left_out: list[str]
+) -> Iterator[tuple[DeliveryStreamSpec, Function | None]]:
+    """Delivery streams that read the stream, each with its transform; a line in ``left_out`` on what is not known."""
+    for one in deployment.delivery_streams:
+        if one.stream_name != stream.name:
+            left_out.append(f"{one.name} delivers {one.stream_name}, not {stream.name}")
+        elif one.transform is None:
+            yield one, None
+        else:
+            arn = one.transform.function_arn
+            function = function_of(next(spec for spec in deployment.functions if spec.arn == arn))
+            left_out.append(f"{function.spec.name} transforms what it gets; its records are taken to stay as large")
+            yield one, function
 
 
 def _arrivals(
@@ -336,6 +365,7 @@ def _usage(
     ledger: Ledger,
     functions: Iterable[Function],
     tables: Iterable[Table],
+    deliveries: Iterable[Delivery],
     seconds: float,
 ) -> Usage:
     by_mqtt = workload.transport == "mqtt"
@@ -351,4 +381,8 @@ def _usage(
         duration_s={one.spec.name: one.totals.duration_s for one in functions},
         write_units={one.name: one.write_units for one in tables},
         read_units={one.name: one.read_units for one in tables},
+        delivered={one.spec.name: one.totals.records for one in deliveries},
+        objects={one.spec.name: one.totals.objects for one in deliveries},
+        wcu_hours={one.name: one.unit_hours("Write", seconds) for one in tables if one.scaled},
+        rcu_hours={one.name: one.unit_hours("Read", seconds) for one in tables if one.scaled},
     )

@@ -194,7 +194,20 @@ def _capacity(plan: Plan, resource: str, direction: str, units: float, number: s
     _style(drawing)
     _line(drawing, series, series.rate(consumed, resource), "consumed", BLUE, row=1)
     if units:
-        _level(drawing, plan, units, f"provisioned, {units:,.0f}/s", row=1)
+        limit = f"provisioned_{direction}_units"
+        if resource in timeline.resources(limit):
+            _line(
+                drawing,
+                series,
+                series.level(limit, resource),
+                "provisioned, scaled",
+                RED,
+                dash="dash",
+                shape="hv",
+                row=1,
+            )
+        else:
+            _level(drawing, plan, units, f"provisioned, {units:,.0f}/s", row=1)
         _line(drawing, series, series.level(f"burst_left_{direction}", resource), "saved for bursts", "#0ca678", row=3)
         drawing.update_yaxes(title_text="units", row=3, col=1)
     _line(drawing, series, series.rate(throttled, resource), "throttled calls", ORANGE, row=2)

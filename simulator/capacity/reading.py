@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from consumers.runtime.actions import Deliver, Finished, Invoke, Poll, Wait
 from consumers.runtime.batches import PAYLOAD_MAX_BYTES, Outcome
@@ -42,6 +42,20 @@ _SHARE_OF_READS = 0.8
 """Readers at rest may use so much of a shard's reads that their order cannot matter."""
 
 
+class ShardReader(Protocol):
+    """Whoever reads shard ``place`` beside others. ``is_behind``: it reads more than a poll a second brings."""
+
+    place: int
+    is_behind: bool
+
+    @property
+    def needs_from(self) -> int:
+        """The first position whose records it may still ask about."""
+
+    def rouse(self) -> None:
+        """Another reader spends the shard's reads: rest no longer."""
+
+
 class Reader:
     """Reads shard ``place`` for ``mapping`` and invokes ``function``, from the first :meth:`step` on. ``siblings`` are
     the readers of the same shard, itself among them; with ``rests`` false every read is a step of its own."""
@@ -56,7 +70,7 @@ class Reader:
         function: Function,
         timeline: Timeline,
         rng: random.Random,
-        siblings: list[Reader],
+        siblings: list[ShardReader],
         *,
         rests: bool = True,
     ) -> None:
@@ -282,7 +296,7 @@ class Reader:
             self.step()
 
 
-def forgettable(readers: Sequence[Reader], shards: int, arrivals: Arrivals) -> list[int]:
+def forgettable(readers: Sequence[ShardReader], shards: int, arrivals: Arrivals) -> list[int]:
     """By shard, the position before which no reader asks about anything."""
     needed = [arrivals.total(place) for place in range(shards)]
     for reader in readers:
