@@ -9,9 +9,9 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                        Reader --next_action--> ShardSchedule             | admit_read consumers.runtime
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
 
-Costs: what is the same every second costs nothing (:mod:`simulator.capacity.arrivals`, :mod:`simulator.capacity.reading`);
-what is not, O(shards) numpy a tick of 20 ms, O(runs) an invocation, O(calls) for the table. Memory is O(racers + seconds +
-pages not read yet).
+Costs: what is the same every second costs nothing (:mod:`simulator.capacity.arrivals`,
+:mod:`simulator.capacity.reading`); what is not, O(shards) numpy a tick of 20 ms, O(runs) an invocation, O(calls) for the
+table. Memory is O(racers + seconds + pages not read yet).
 
 Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, the
 growth of on-demand streams, cold starts.
