@@ -43,9 +43,11 @@ from simulator.capacity.items import League
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
 from simulator.capacity.producing import PutRecordsProducer
+from simulator.capacity.publishing import Publish
 from simulator.capacity.reading import Reader, ShardReader, forgettable
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.scaling import Scaling
+from simulator.capacity.table_reading import TableReader, read_tables
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import START_MS, Riders, Workload
@@ -136,7 +138,8 @@ def plan(
     stream = _stream_of(deployment, workload)
     start = START_MS / 1000
     now = start - LEAD_S
-    rng = random.Random(workload.seed if jitter_seed is None else jitter_seed)
+    seed = workload.seed if jitter_seed is None else jitter_seed
+    rng = random.Random(seed)
     clock, timeline = Clock(now), Timeline(start)
     ranges = uniform_ranges(
         int(limits.ON_DEMAND_SHARDS) if stream.mode == "ON_DEMAND" else stream.shard_count,
@@ -181,6 +184,7 @@ def plan(
         else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
     )
     levels = _Levels(clock, list(tables.values()))
+    table_readers = read_tables(deployment, tables, function_of, clock, timeline, seed, left_out)
     pollers = [poller for delivery in deliveries for poller in delivery.pollers]
     for race in range(workload.races):
         # Producers run ahead of consumers, on which nothing that they do depends.
@@ -190,7 +194,7 @@ def plan(
     producer.finish()
     clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
-    settled_s, never = _drain(clock, readers, end, drain_s)
+    settled_s, never = _drain(clock, readers, table_readers, end, drain_s)
     levels.stop()
     seconds = timeline.second(clock.now) + 1
     for function in functions.values():
@@ -216,7 +220,7 @@ def plan(
         seconds=seconds,
         settled_s=settled_s,
         never=never,
-        backlog=sum(reader.backlog for reader in readers),
+        backlog=sum(one.backlog for one in readers) + sum(one.backlog for one in table_readers),
         shards=tuple(shards),
         tables=tuple(tables.values()),
         functions=tuple(functions.values()),
@@ -257,7 +261,9 @@ def _sources(
     found, left_out = [], []
     for function in deployment.functions:
         for source in function.event_sources:
-            if source.kind != "Kinesis" or source.source_name != stream.name:
+            if source.kind == "DynamoDB":
+                continue
+            if source.source_name != stream.name:
                 left_out.append(f"{function.name} is fed by {source.source_name}, not by {stream.name}")
             elif source.consumer_name:
                 left_out.append(f"{function.name} reads by enhanced fan-out ({source.consumer_name})")
@@ -334,7 +340,9 @@ def _tell_backlog(timeline: Timeline, sources: Sequence[tuple[FunctionSpec, Even
         timeline.set_series("backlog", name, left.tolist())
 
 
-def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) -> tuple[float | None, str]:
+def _drain(
+    clock: Clock, readers: Sequence[Reader], table_readers: Sequence[TableReader], end: float, drain_s: float
+) -> tuple[float | None, str]:
     """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second. Or why they never
     will, once that is certain."""
     sent = clock.now
@@ -345,11 +353,12 @@ def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) 
     while True:
         while left and left[-1].schedule.caught_up(sent):
             left.pop()
-        if not left:
+        # What functions of the stream wrote last, functions of the table's stream read after that.
+        if not left and all(one.caught_up(sent) for one in table_readers):
             return max(0.0, clock.now - end), ""
         if clock.now >= give_up:
             return None, ""
-        if clock.now >= asks_at:
+        if left and clock.now >= asks_at:
             asks_at = clock.now + _HOPES_S
             by_function: dict[Function, list[Reader]] = {}
             for one in left:
@@ -384,6 +393,7 @@ def _usage(
         duration_s={one.spec.name: one.totals.duration_s for one in functions},
         write_units={one.name: one.write_units for one in tables},
         read_units={one.name: one.read_units for one in tables},
+        published={one.spec.name: one.handler.metered for one in functions if isinstance(one.handler, Publish)},
         delivered={one.spec.name: one.totals.records for one in deliveries},
         objects={one.spec.name: one.totals.objects for one in deliveries},
         wcu_hours={one.name: one.unit_hours("Write", seconds) for one in tables if one.scaled},
