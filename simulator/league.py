@@ -167,7 +167,7 @@ class _Run:
         self.planned: dict[int, Mask] = {}
         self.sent: dict[int, Mask] = {}
         self.races: list[Race] = []
-        self.started_at = self.judged_at = 0.0
+        self.stands_since = self.started_at = self.judged_at = 0.0
         self.visibility: Visibility | None = None
         self.account = Account(Ledger(), {}, ())
         self.heard: Feed | None = None
@@ -180,6 +180,7 @@ class _Run:
     # -- the course of a run ---------------------------------------------------------------------------
 
     async def run(self) -> Outcome:
+        self.stands_since = time.time()
         baseline = await asyncio.to_thread(self._baseline)
         runtime = await asyncio.to_thread(self._runtime)
         watching: asyncio.Task[None] | None = None
@@ -513,6 +514,8 @@ class _Run:
                 "target": settings.target,
                 "interrupted": self.interrupts.first.is_set(),
                 "started_at": utc(self.started_at),
+                # How long everything had stood by then: tables save what they do not use.
+                "lead_s": round(self.started_at - self.stands_since, 3),
                 "settled_s": round(self.settled_s, 1),
             },
             deployment={

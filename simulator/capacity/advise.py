@@ -47,7 +47,7 @@ from simulator.capacity.trials import (
     steps_less,
     units_of,
 )
-from simulator.capacity.workload import START_MS, Riders, Workload
+from simulator.capacity.workload import Riders, Workload
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
@@ -199,7 +199,7 @@ def _may_wait(runs: Runs, window: int) -> bool:
     """Whether a window of that length can keep the objective's times, if nothing else took any."""
     if not window:
         return True
-    most, end_s = runs.objective.most, START_MS / 1000 + runs.workload.total_seconds
+    most, end_s = runs.objective.most, runs.workload.start_ms / 1000 + runs.workload.total_seconds
     # The last message of each comes in the last second.
     last_closes_s = math.ceil((end_s - 0.999) / window) * window - end_s
     return window * 0.9 <= most.get("p99", math.inf) and last_closes_s <= most.get("settled", math.inf)

@@ -13,7 +13,7 @@ import numpy as np
 from simulator.capacity.arrivals import LINGER_MS, TICKS, Arrivals, Indices, Kind
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.timeline import Timeline
-from simulator.capacity.workload import START_MS, RaceOffer, Riders, offer_of
+from simulator.capacity.workload import RaceOffer, Riders, offer_of
 from simulator.cloud import limits
 from simulator.cloud.shard import Shard
 
@@ -97,7 +97,7 @@ class Gate:
 
     def _next_tick(self) -> None:
         number = self._number
-        self.tick(number, (START_MS + (number + 1) * LINGER_MS) / 1000)
+        self.tick(number, (self.riders.workload.start_ms + (number + 1) * LINGER_MS) / 1000)
         self._number = number + 1
         if self._number % TICKS == 0:
             self._tell(number // TICKS)

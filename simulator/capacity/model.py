@@ -8,24 +8,20 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                                                           Arrivals <--'  |
                        Reader --next_action--> ShardSchedule             | admit_read consumers.runtime
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
+                                                      `--> TableFeed --> TableReader --> Function
 
 Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
 record by record), and O(calls) for the table. Memory is O(racers + what of
 ticks x shards is not read yet).
 
-<<<<<<< HEAD
-Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
-that are on-demand for longer than the 15 minutes after which one may split, cold starts.
-=======
-Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, the
-growth of on-demand streams, auto scaling, cold starts.
->>>>>>> main
+Not modelled, and said so in every plan: enhanced fan-out, what functions of others write, the growth of on-demand
+streams, cold starts.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +31,7 @@ from consumers.store import DEFAULT_TABLE
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
-from simulator.capacity.delivering import Delivery
+from simulator.capacity.delivering import Delivery, transforms_of
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.growth import first_split_s
@@ -50,12 +46,12 @@ from simulator.capacity.scaling import Scaling
 from simulator.capacity.table_reading import TableReader, read_tables
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
-from simulator.capacity.workload import START_MS, Riders, Workload
+from simulator.capacity.workload import Riders, Workload
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
 from simulator.cloud.shard import Shard
-from simulator.deployment import DeliveryStreamSpec, Deployment, EventSourceSpec, FunctionSpec, StreamSpec
+from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, StreamSpec
 from simulator.local_functions import mapping_config
 
 LEAD_S = 1.5
@@ -125,19 +121,21 @@ def plan(
     prices: Mapping[str, Price] = PRICES,
     drain_s: float = DRAIN_S,
     jitter_seed: int | None = None,
+    lead_s: float = LEAD_S,
     rests: bool = True,
 ) -> Plan:
     """Run ``workload`` on ``deployment``. The same arguments give the same plan.
 
-    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None. Without ``rests``, no
+    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None. ``lead_s`` is
+    how long the deployment stands before the first message, and tables save what they do not use. Without ``rests``, no
     second is skipped (:mod:`simulator.capacity.reading`), which changes nothing but the time it takes.
 
     :raises PlanError: for what the model does not know.
     """
     settings, durations = settings or LimitSettings(), durations or Durations()
     stream = _stream_of(deployment, workload)
-    start = START_MS / 1000
-    now = start - LEAD_S
+    start = workload.start_ms / 1000
+    now = start - lead_s
     seed = workload.seed if jitter_seed is None else jitter_seed
     rng = random.Random(seed)
     clock, timeline = Clock(now), Timeline(start)
@@ -176,14 +174,14 @@ def plan(
             clock.at(now + rng.random(), reader.step)
     deliveries = [
         Delivery(one, shards, siblings, arrivals, riders.sizes.message_bytes, by, durations, clock, timeline, rng)
-        for one, by in _deliveries(deployment, stream, function_of, left_out)
+        for one, by in transforms_of(deployment, stream.name, function_of, left_out)
     ]
     producer: Producer = (
         RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
         if workload.transport == "mqtt"
         else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
     )
-    levels = _Levels(clock, list(tables.values()))
+    levels = _Levels(clock, list(tables.values()), start)
     table_readers = read_tables(deployment, tables, function_of, clock, timeline, seed, left_out)
     pollers = [poller for delivery in deliveries for poller in delivery.pollers]
     for race in range(workload.races):
@@ -272,45 +270,29 @@ def _sources(
     return found, left_out
 
 
-def _deliveries(
-    deployment: Deployment, stream: StreamSpec, function_of: Callable[[FunctionSpec], Function], left_out: list[str]
-) -> Iterator[tuple[DeliveryStreamSpec, Function | None]]:
-    """Delivery streams that read the stream, each with its transform; a line in ``left_out`` on what is not known."""
-    for one in deployment.delivery_streams:
-        if one.stream_name != stream.name:
-            left_out.append(f"{one.name} delivers {one.stream_name}, not {stream.name}")
-        elif one.transform is None:
-            yield one, None
-        else:
-            arn = one.transform.function_arn
-            function = function_of(next(spec for spec in deployment.functions if spec.arn == arn))
-            left_out.append(f"{function.spec.name} transforms what it gets; its records are taken to stay as large")
-            yield one, function
-
-
 def _arrivals(
     riders: Riders, shards: Sequence[Shard], sources: Sequence[tuple[FunctionSpec, EventSourceSpec]], lanes: Lanes
 ) -> Arrivals:
     """Its entries of events are made by the runtime's own encoder of a real message."""
     entries = [b"{}", b"{}"]
+    start_s = riders.workload.start_ms / 1000
     if sources:
         function, source = sources[0]
         events = EventBuilder(mapping_config(function, source, source.source_arn), shards[0].shard_id)
-        number = shards[0].sequence_number(0, START_MS)
+        number = shards[0].sequence_number(0, riders.workload.start_ms)
         entries = [
-            events.record(number, str(riders.racer_ids[0]), message, START_MS / 1000).encoded
-            for message in riders.messages
+            events.record(number, str(riders.racer_ids[0]), message, start_s).encoded for message in riders.messages
         ]
-    return Arrivals(START_MS / 1000, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
+    return Arrivals(start_s, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
 
 
 class _Levels:
     """What tables have saved, told at the end of each second."""
 
-    def __init__(self, clock: Clock, tables: Sequence[Table]) -> None:
+    def __init__(self, clock: Clock, tables: Sequence[Table], start_s: float) -> None:
         self._clock = clock
         self._tables = tables
-        self._next = START_MS / 1000 + 1
+        self._next = start_s + 1
         self._runs = bool(tables)
         self._plan()
 

@@ -23,7 +23,7 @@ from simulator.capacity.arrivals import TICKS, Arrivals, Indices
 from simulator.capacity.gate import Gate
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.timeline import Timeline
-from simulator.capacity.workload import START_MS, RaceOffer, Riders
+from simulator.capacity.workload import RaceOffer, Riders
 from simulator.cloud.shard import Shard
 
 MAX_RETRYING = 8 * 500
@@ -118,7 +118,7 @@ class PutRecordsProducer(Gate):
             # Hash keys of random keys are uniform, and so are the ranges of shards.
             self._shard_of_head[members] = self._keys.integers(0, len(self.shards), len(members))
         elif workload.partition_key == "timestamp":
-            due_ms = START_MS + heads * 1000 + self._phases_ms()[members]
+            due_ms = self.riders.workload.start_ms + heads * 1000 + self._phases_ms()[members]
             self._shard_of_head[members] = self.riders.shards_by_time(due_ms)
         else:
             for race in np.unique(heads // workload.seconds).tolist():

@@ -16,7 +16,7 @@ from simulator.capacity.arrivals import LINGER_MS, TICKS, Arrivals, Indices
 from simulator.capacity.gate import Gate
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.timeline import Timeline
-from simulator.capacity.workload import START_MS, RaceOffer, Riders
+from simulator.capacity.workload import RaceOffer, Riders
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.shard import Shard
 
@@ -79,7 +79,7 @@ class RuleProducer(Gate):
             return offer.shards[senders]
         if self.riders.workload.partition_key == "random":
             return self._rng.integers(0, len(self.shards), len(senders))
-        return self.riders.shards_by_time(START_MS + second * 1000 + offer.phases_ms[senders])
+        return self.riders.shards_by_time(self.riders.workload.start_ms + second * 1000 + offer.phases_ms[senders])
 
     def _put(self, place: int, puts: _Puts, number: int, now: float) -> None:
         count = len(puts.members)

@@ -15,22 +15,21 @@ from simulator.capacity.table_feed import TableFeed
 from simulator.capacity.timeline import Timeline
 from simulator.cloud import dynamodb_costs
 from simulator.cloud.auto_scaling import ScalingPolicy
-from simulator.cloud.dynamodb import Admission, Direction, TableCapacity
+from simulator.cloud.dynamodb import Admission, Direction, TableCapacity, ThrottlingReason
 from simulator.cloud.dynamodb_changes import ChangeHistory
 from simulator.cloud.dynamodb_costs import Cost, failed_condition_cost, write_cost
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, write_touches
 from simulator.cloud.errors import AwsError
 from simulator.cloud.item_size import Item, item_size, read_units
-from simulator.cloud.limits import PARTITION_READ_UNITS, PARTITION_WRITE_UNITS, LimitSettings
+from simulator.cloud.limits import (
+    ON_DEMAND_READ_UNITS,
+    ON_DEMAND_WRITE_UNITS,
+    PARTITION_READ_UNITS,
+    PARTITION_WRITE_UNITS,
+    LimitSettings,
+)
 from simulator.deployment import TableSpec
-
-_LIMITS = {
-    "ProvisionedThroughput": "provisioned_units_per_second",
-    "KeyRangeThroughput": "partition.units_per_second",
-    "MaxOnDemandThroughput": "max_on_demand_units_per_second",
-    "AccountLimit": "account.units_per_second",
-}
 
 
 def capacity_spec(table: TableSpec) -> dynamodb_costs.TableSpec:
@@ -229,12 +228,20 @@ class Table:
             self._timeline.add(metric, self.resource(index_name), now, amount)
 
     def _refused(self, direction: Direction, admission: Admission, now: float) -> None:
+        metric = "throttled_writes" if direction == "Write" else "throttled_reads"
         for reason in admission.throttled_by:
             resource = self.resource(reason.index_name)
-            self._timeline.add(f"throttled_{direction.lower()}s", resource, now, 1)
-            kind = "table" if reason.index_name is None else "index"
-            name = f"dynamodb.{kind}.{direction.lower()}.{_LIMITS[reason.limit]}"
-            limit = self._provisioned[direction, reason.index_name] if reason.limit == "ProvisionedThroughput" else 0.0
-            if reason.limit == "KeyRangeThroughput":
-                limit = (PARTITION_WRITE_UNITS if direction == "Write" else PARTITION_READ_UNITS).value
-            self._timeline.broke(name, resource, limit, "units/s", now)
+            self._timeline.add(metric, resource, now, 1)
+            name, limit = self._limit_of(direction, reason)
+            self._timeline.broke(name, resource, limit, "WCU/s" if direction == "Write" else "RCU/s", now)
+
+    def _limit_of(self, direction: Direction, reason: ThrottlingReason) -> tuple[str, float]:
+        """As a race's report names it (:mod:`simulator.utilisation`)."""
+        is_write = direction == "Write"
+        provisioned = self._provisioned[direction, reason.index_name]
+        if provisioned and reason.limit == "KeyRangeThroughput":
+            quota = PARTITION_WRITE_UNITS if is_write else PARTITION_READ_UNITS
+            return quota.name, quota.value
+        kind = "table" if reason.index_name is None else "index"
+        name = f"dynamodb.{kind}.{'write' if is_write else 'read'}.units_per_second"
+        return name, provisioned or (ON_DEMAND_WRITE_UNITS if is_write else ON_DEMAND_READ_UNITS).value

@@ -37,7 +37,8 @@ class Workload:
     """``racers`` in each of ``classes`` ride at once, one message a second each; ``races`` follow one another.
 
     ``phase``: ``spread`` over each second, or all at its beginning (``burst``). ``deadline_s`` is when the producer
-    gives a message up. With ``mqtt``, a rule puts each message on the stream by a PutRecord of its own.
+    gives a message up, ``start_ms`` when the first race starts (ms since the epoch): windows are aligned to the epoch.
+    With ``mqtt``, a rule puts each message on the stream by a PutRecord of its own.
 
     :raises ValueError: one sentence on the first value that cannot be.
     """
@@ -52,6 +53,7 @@ class Workload:
     batch_records: int = 500
     deadline_s: float = 300.0
     seed: int = 7
+    start_ms: int = START_MS
 
     def __post_init__(self) -> None:
         ranges = (
@@ -60,6 +62,7 @@ class Workload:
             ("races", self.races, 1, 10_000),
             ("batch_records", self.batch_records, 1, 500),
             ("seed", self.seed, 0, 2**64 - 1),
+            ("start_ms", self.start_ms, 0, 2**53),
         )
         for name, value, low, high in ranges:
             if not low <= value <= high:
@@ -108,7 +111,7 @@ class Riders:
         self.workload = workload
         self.shard_count = len(shard_starts)
         self._starts = list(shard_starts)
-        self.calendar = RaceCalendar(START_MS, workload.seconds)
+        self.calendar = RaceCalendar(workload.start_ms, workload.seconds)
         count = len(workload.classes)
         self.class_place = np.repeat(np.arange(count), workload.racers)
         self.racer_ids = np.arange(FIRST_RACER_ID, FIRST_RACER_ID + workload.bikers, dtype=np.int64)
@@ -137,7 +140,7 @@ class Riders:
     def _sample(self) -> Race:
         workload = self.workload
         return plan_race(
-            start_ms=START_MS,
+            start_ms=workload.start_ms,
             racers=min(workload.racers, _SAMPLE_RACERS),
             seconds=min(workload.seconds, _SAMPLE_SECONDS),
             class_id=workload.classes[0],

@@ -1,0 +1,150 @@
+"""The scenarios of ``make fidelity``: each limit, under, at and over it.
+
+Shards are slowed down to a fifth (``shard_rate_factor``), so that a small machine meets their limits without effort;
+what decides is the same bucket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SLOW = ("shard_rate_factor=0.2",)
+AMPLE = {"WriteCapacityUnits": 1000, "IndexWriteCapacityUnits": 1000, "ReadCapacityUnits": 1000}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One race, for the planner and for the embedded cloud. ``sizes`` are template parameters over those of
+    ``config_env``, ``limits`` are of ``--limit``. ``first`` is the limit that must break first, empty for none."""
+
+    name: str
+    about: str
+    racers: int
+    seconds: int = 12
+    races: int = 1
+    classes: tuple[int, ...] = (1,)
+    via: str = "kinesis"
+    partition_key: str = "racer"
+    config_env: str = "default"
+    sizes: Mapping[str, object] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+    first: str = ""
+    is_short: bool = False
+
+
+RECORDS = "kinesis.shard.write.records_per_second"
+TABLE, INDEX = "dynamodb.table.write.units_per_second", "dynamodb.index.write.units_per_second"
+TABLE_READ, PARTITION = "dynamodb.table.read.units_per_second", "dynamodb.partition.write.units_per_second"
+
+CASES = (
+    Case(
+        name="shard-under",
+        about="180 of 200 records a second on one shard",
+        racers=180,
+        sizes={"ShardCount": 1, **AMPLE},
+        limits=SLOW,
+        is_short=True,
+    ),
+    Case(
+        name="shard-at",
+        about="200 of 200 records a second on one shard",
+        racers=200,
+        sizes={"ShardCount": 1, **AMPLE},
+        limits=SLOW,
+    ),
+    Case(
+        name="shard-over",
+        about="260 of 200 records a second, sent again until accepted",
+        racers=260,
+        sizes={"ShardCount": 1, **AMPLE},
+        limits=SLOW,
+        first=RECORDS,
+    ),
+    Case(
+        name="shards-over",
+        about="480 of 400 records a second on two shards",
+        racers=480,
+        sizes={"ShardCount": 2, **AMPLE},
+        limits=SLOW,
+        first=RECORDS,
+    ),
+    Case(
+        name="hot-key",
+        about="a class a key: of four shards, two have all records, one of them too many",
+        racers=230,
+        classes=(1, 2),
+        partition_key="class",
+        sizes={"ShardCount": 4, **AMPLE},
+        limits=SLOW,
+        first=RECORDS,
+    ),
+    Case(
+        name="mqtt-under",
+        about="180 of 200 messages a second by MQTT, a PutRecord each",
+        racers=180,
+        via="mqtt",
+        sizes={"ShardCount": 1, **AMPLE},
+        limits=SLOW,
+    ),
+    Case(
+        name="mqtt-over",
+        about="260 of 200 by MQTT: three attempts, then the error action",
+        racers=260,
+        via="mqtt",
+        sizes={"ShardCount": 1, **AMPLE},
+        limits=SLOW,
+        first=RECORDS,
+    ),
+    Case(
+        name="no-window",
+        about="results after every batch, two classes, two races, capacity to spare",
+        racers=120,
+        seconds=8,
+        races=2,
+        classes=(1, 2),
+        sizes={"TumblingWindowInSeconds": 0, **AMPLE},
+    ),
+    Case(
+        name="table-under",
+        about="a merge of 4 WCU a second on a table of 20",
+        racers=100,
+        sizes={"ShardCount": 1, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 60},
+    ),
+    Case(
+        name="table-over",
+        about="merges of 4 WCU a second on a table of 2",
+        racers=100,
+        sizes={"ShardCount": 1, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 2},
+        first=TABLE,
+        is_short=True,
+    ),
+    Case(
+        name="index-over",
+        about="merges of 2 WCU a second on an index of 1",
+        racers=100,
+        sizes={"ShardCount": 1, "TumblingWindowInSeconds": 0, **AMPLE, "IndexWriteCapacityUnits": 1},
+        first=INDEX,
+    ),
+    Case(
+        name="reads-over",
+        about="a look at an item of 14 KB after every batch, on a table of 2 RCU",
+        racers=1000,
+        sizes={"TumblingWindowInSeconds": 0, **AMPLE, "ReadCapacityUnits": 2},
+        first=TABLE_READ,
+    ),
+    Case(
+        name="partition-over",
+        about="a finish of 1,000: 4,000 WCU in seconds, of which one partition gives 1,000 a second",
+        racers=1000,
+        sizes={**AMPLE, "WriteCapacityUnits": 4000, "IndexWriteCapacityUnits": 4000},
+        first=PARTITION,
+    ),
+    Case(
+        name="as-published",
+        about="1,000 bikers on the published sizes: functions killed, writes refused",
+        racers=1000,
+        config_env="as-published",
+        first=TABLE,
+    ),
+)
