@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from consumers.runtime.batches import Outcome
@@ -31,7 +31,7 @@ from simulator.capacity.reading import ShardReader
 from simulator.capacity.timeline import Timeline
 from simulator.cloud import limits
 from simulator.cloud.shard import Shard
-from simulator.deployment import DeliveryStreamSpec
+from simulator.deployment import DeliveryStreamSpec, Deployment, FunctionSpec
 
 MIB = 1024 * 1024
 POLL_S = 1.0
@@ -273,3 +273,19 @@ class Delivery:
         timeline.add("delivered_records", name, now, records)
         timeline.add("delivered_bytes", name, now, nbytes)
         timeline.peak("delivery_age_s", name, now, now - oldest_s)
+
+
+def transforms_of(
+    deployment: Deployment, stream_name: str, function_of: Callable[[FunctionSpec], Function], left_out: list[str]
+) -> Iterator[tuple[DeliveryStreamSpec, Function | None]]:
+    """Delivery streams that read the stream, each with its transform; a line in ``left_out`` on what is not known."""
+    for one in deployment.delivery_streams:
+        if one.stream_name != stream_name:
+            left_out.append(f"{one.name} delivers {one.stream_name}, not {stream_name}")
+        elif one.transform is None:
+            yield one, None
+        else:
+            arn = one.transform.function_arn
+            function = function_of(next(spec for spec in deployment.functions if spec.arn == arn))
+            left_out.append(f"{function.spec.name} transforms what it gets; its records are taken to stay as large")
+            yield one, function

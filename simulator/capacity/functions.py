@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from consumers.publish import DEFAULT_TOPIC
 from consumers.runtime.actions import Invoke
 from consumers.runtime.batches import Outcome
 from consumers.runtime.windows import OpenWindow
@@ -20,6 +21,7 @@ from simulator.capacity.clock import Clock, Process
 from simulator.capacity.delays import Delays
 from simulator.capacity.handlers import FINAL, LIVE, Durations, Final, Handler, Live, ReadOnly
 from simulator.capacity.items import League
+from simulator.capacity.publishing import PUBLISH, Publish
 from simulator.capacity.reading import Reader
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Timeline
@@ -27,7 +29,7 @@ from simulator.deployment import FunctionSpec
 
 __all__ = ["FINAL", "LIVE", "MODELLED", "Durations", "Function", "FunctionTotals"]
 
-MODELLED = (LIVE, FINAL)
+MODELLED = (LIVE, FINAL, PUBLISH)
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Function:
     ) -> None:
         self.spec = spec
         self.totals = FunctionTotals()
+        self.reads_stream = False
         self.delays = Delays(timeline.start)
         self._clock = clock
         self._timeline = timeline
@@ -69,6 +72,9 @@ class Function:
             self._handler = Live(table, league, durations, clock, timeline, rng, self.delays)
         elif table is not None and spec.handler == FINAL:
             self._handler = Final(table, league, durations, clock, rng, self.delays, float(spec.timeout_s))
+        elif spec.handler == PUBLISH:
+            topic = spec.environment.get("RESULTS_TOPIC", DEFAULT_TOPIC)
+            self._handler = Publish(durations, clock, self.delays, timeline, spec.name, topic)
         else:
             self._handler = ReadOnly(durations, clock, self.delays)
 
@@ -130,6 +136,10 @@ class Function:
 
         clock.start(work, ended, within_s=self.spec.timeout_s, late=late)
 
+    def read(self, action: Invoke) -> Process[Outcome]:
+        """What an invocation for a table's stream does."""
+        return self._handler.read(action)
+
     def settle(self, seconds: int) -> None:
         """Tell the timeline how many invocations ran at once in each second: what ends when another begins was over."""
         timeline, begun, ended = self._timeline, np.sort(self._begun), np.sort(self._ended)
@@ -150,6 +160,7 @@ class Function:
 
     def attach(self, reader: Reader) -> None:
         """``reader`` will invoke it."""
+        self.reads_stream = True
         self._handler.attach(reader)
 
     def needs_from(self, reader: Reader) -> int:

@@ -8,19 +8,20 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                                                           Arrivals <--'  |
                        Reader --next_action--> ShardSchedule             | admit_read consumers.runtime
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
+                                                      `--> TableFeed --> TableReader --> Function
 
 Costs: what is the same every second costs nothing (:mod:`simulator.capacity.arrivals`,
-:mod:`simulator.capacity.reading`); what is not, O(shards) numpy a tick of 20 ms, O(runs) an invocation, O(calls) for the
-table. Memory is O(racers + seconds + pages not read yet).
+:mod:`simulator.capacity.reading`); what is not, O(shards) numpy a tick of 20 ms, O(runs) an invocation, O(calls) for
+the table. Memory is O(racers + seconds + pages not read yet).
 
-Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, the
-growth of on-demand streams, cold starts.
+Not modelled, and said so in every plan: enhanced fan-out, what functions of others write, the growth of on-demand
+streams, cold starts.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ from consumers.store import DEFAULT_TABLE
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
-from simulator.capacity.delivering import Delivery
+from simulator.capacity.delivering import Delivery, transforms_of
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.growth import first_split_s
@@ -38,9 +39,11 @@ from simulator.capacity.items import League
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
 from simulator.capacity.producing import PutRecordsProducer
+from simulator.capacity.publishing import Publish
 from simulator.capacity.reading import Reader, ShardReader, forgettable
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.scaling import Scaling
+from simulator.capacity.table_reading import TableReader, read_tables
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import Riders, Workload
@@ -48,7 +51,7 @@ from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
 from simulator.cloud.shard import Shard
-from simulator.deployment import DeliveryStreamSpec, Deployment, EventSourceSpec, FunctionSpec, StreamSpec
+from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, StreamSpec
 from simulator.local_functions import mapping_config
 
 LEAD_S = 1.5
@@ -133,7 +136,8 @@ def plan(
     stream = _stream_of(deployment, workload)
     start = workload.start_ms / 1000
     now = start - lead_s
-    rng = random.Random(workload.seed if jitter_seed is None else jitter_seed)
+    seed = workload.seed if jitter_seed is None else jitter_seed
+    rng = random.Random(seed)
     clock, timeline = Clock(now), Timeline(start)
     ranges = uniform_ranges(
         int(limits.ON_DEMAND_SHARDS) if stream.mode == "ON_DEMAND" else stream.shard_count,
@@ -170,7 +174,7 @@ def plan(
             clock.at(now + rng.random(), reader.step)
     deliveries = [
         Delivery(one, shards, siblings, arrivals, riders.sizes.message_bytes, by, durations, clock, timeline, rng)
-        for one, by in _deliveries(deployment, stream, function_of, left_out)
+        for one, by in transforms_of(deployment, stream.name, function_of, left_out)
     ]
     producer: Producer = (
         RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
@@ -178,6 +182,7 @@ def plan(
         else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
     )
     levels = _Levels(clock, list(tables.values()), start)
+    table_readers = read_tables(deployment, tables, function_of, clock, timeline, seed, left_out)
     pollers = [poller for delivery in deliveries for poller in delivery.pollers]
     for race in range(workload.races):
         # Producers run ahead of consumers, on which nothing that they do depends.
@@ -187,7 +192,7 @@ def plan(
     producer.finish()
     clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
-    settled_s, never = _drain(clock, readers, end, drain_s)
+    settled_s, never = _drain(clock, readers, table_readers, end, drain_s)
     levels.stop()
     seconds = timeline.second(clock.now) + 1
     for function in functions.values():
@@ -213,7 +218,7 @@ def plan(
         seconds=seconds,
         settled_s=settled_s,
         never=never,
-        backlog=sum(reader.backlog for reader in readers),
+        backlog=sum(one.backlog for one in readers) + sum(one.backlog for one in table_readers),
         shards=tuple(shards),
         tables=tuple(tables.values()),
         functions=tuple(functions.values()),
@@ -254,29 +259,15 @@ def _sources(
     found, left_out = [], []
     for function in deployment.functions:
         for source in function.event_sources:
-            if source.kind != "Kinesis" or source.source_name != stream.name:
+            if source.kind == "DynamoDB":
+                continue
+            if source.source_name != stream.name:
                 left_out.append(f"{function.name} is fed by {source.source_name}, not by {stream.name}")
             elif source.consumer_name:
                 left_out.append(f"{function.name} reads by enhanced fan-out ({source.consumer_name})")
             else:
                 found.append((function, source))
     return found, left_out
-
-
-def _deliveries(
-    deployment: Deployment, stream: StreamSpec, function_of: Callable[[FunctionSpec], Function], left_out: list[str]
-) -> Iterator[tuple[DeliveryStreamSpec, Function | None]]:
-    """Delivery streams that read the stream, each with its transform; a line in ``left_out`` on what is not known."""
-    for one in deployment.delivery_streams:
-        if one.stream_name != stream.name:
-            left_out.append(f"{one.name} delivers {one.stream_name}, not {stream.name}")
-        elif one.transform is None:
-            yield one, None
-        else:
-            arn = one.transform.function_arn
-            function = function_of(next(spec for spec in deployment.functions if spec.arn == arn))
-            left_out.append(f"{function.spec.name} transforms what it gets; its records are taken to stay as large")
-            yield one, function
 
 
 def _arrivals(
@@ -331,7 +322,9 @@ def _tell_backlog(timeline: Timeline, sources: Sequence[tuple[FunctionSpec, Even
         timeline.set_series("backlog", name, left.tolist())
 
 
-def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) -> tuple[float | None, str]:
+def _drain(
+    clock: Clock, readers: Sequence[Reader], table_readers: Sequence[TableReader], end: float, drain_s: float
+) -> tuple[float | None, str]:
     """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second. Or why they never
     will, once that is certain."""
     sent = clock.now
@@ -342,11 +335,12 @@ def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) 
     while True:
         while left and left[-1].schedule.caught_up(sent):
             left.pop()
-        if not left:
+        # What functions of the stream wrote last, functions of the table's stream read after that.
+        if not left and all(one.caught_up(sent) for one in table_readers):
             return max(0.0, clock.now - end), ""
         if clock.now >= give_up:
             return None, ""
-        if clock.now >= asks_at:
+        if left and clock.now >= asks_at:
             asks_at = clock.now + _HOPES_S
             by_function: dict[Function, list[Reader]] = {}
             for one in left:
@@ -381,6 +375,7 @@ def _usage(
         duration_s={one.spec.name: one.totals.duration_s for one in functions},
         write_units={one.name: one.write_units for one in tables},
         read_units={one.name: one.read_units for one in tables},
+        published={one.spec.name: one.handler.metered for one in functions if isinstance(one.handler, Publish)},
         delivered={one.spec.name: one.totals.records for one in deliveries},
         objects={one.spec.name: one.totals.objects for one in deliveries},
         wcu_hours={one.name: one.unit_hours("Write", seconds) for one in tables if one.scaled},

@@ -128,6 +128,7 @@ class Usage:
     ``records`` of ``record_bytes`` each, partition key included, go to the first stream. ``mqtt_messages`` and
     ``connections`` are of IoT Core. ``invocations`` and ``duration_s`` (the sum of them) are by function name,
     ``write_units`` and ``read_units`` by table; the last two are charged where the table is on-demand.
+    ``published`` are messages that functions publish, by function, in IoT Core's steps of 5 KB each.
     ``delivered`` (records taken from the stream) and ``objects`` (written to the bucket) are by delivery stream.
     ``wcu_hours`` and ``rcu_hours`` are by table too, with its indexes, where auto scaling changed what it provides.
     """
@@ -144,6 +145,7 @@ class Usage:
     read_units: Mapping[str, float] = field(default_factory=dict)
     wcu_hours: Mapping[str, float] = field(default_factory=dict)
     rcu_hours: Mapping[str, float] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
     delivered: Mapping[str, int] = field(default_factory=dict)
     objects: Mapping[str, int] = field(default_factory=dict)
 
@@ -208,6 +210,8 @@ def _iot(usage: Usage, deployment: Deployment) -> Iterator[_Line]:
     metered = usage.mqtt_messages * max(1, math.ceil(usage.mqtt_message_bytes / IOT_METER_BYTES))
     yield "iot.message", "IoT Core", metered
     yield "iot.connection_minute", "IoT Core", usage.connections * math.ceil(usage.seconds / 60)
+    for function, messages in usage.published.items():
+        yield "iot.message", function, messages
     for rule in deployment.topic_rules:
         yield "iot.rule", rule.name, metered
         yield "iot.rule_action", rule.name, metered * len(rule.payload.get("actions", ()))

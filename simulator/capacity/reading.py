@@ -109,6 +109,10 @@ class Reader:
         """The first position whose records it may still ask about."""
         return min(self.processed, self.function.needs_from(self))
 
+    def caught_up(self, since: float) -> bool:
+        """Whether everything that was in the shard at ``since`` is processed, its windows included."""
+        return self.schedule.caught_up(since)
+
     def step(self) -> None:
         """Do what the schedule says until it waits, or has an invocation out."""
         clock, schedule = self._clock, self.schedule

@@ -99,6 +99,7 @@ def _function(plan: Plan, function: Function) -> dict[str, Any]:
         "errors": totals.errors,
         "timeouts": totals.timeouts,
         "throttles": totals.throttles,
+        "publishes": int(timeline.total("publishes", function.spec.name)),
         "concurrency_max": int(timeline.highest("concurrency", function.spec.name)),
         "seen_ms": dict(function.delays.as_ms()),
         "duration_ms": {

@@ -11,7 +11,6 @@ UpdateTable take minutes more.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from simulator.capacity.clock import Clock
@@ -80,15 +79,17 @@ class Scaling:
 
     def _look_ahead(self) -> None:
         """Nothing changes before the next minute."""
-        now = self._clock.now
+        now, timeline = self._clock.now, self._timeline
         until = (now // PERIOD_S + 1) * PERIOD_S
         for policy in self._policies:
             units = self._provisioned(policy)
             if units is None:
                 continue
             resource = self._tables[policy.table].resource(policy.index)
-            for second in range(math.floor(now), math.ceil(until)):
-                self._timeline.level(f"provisioned_{policy.direction.lower()}_units", resource, second, units)
+            for second in range(timeline.second(now), timeline.second(until - 1e-3) + 1):
+                timeline.level(
+                    f"provisioned_{policy.direction.lower()}_units", resource, timeline.start + second, units
+                )
         self._clock.at(until, self._minute)
 
     def _provisioned(self, policy: ScalingPolicy) -> float | None:

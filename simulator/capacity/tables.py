@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from simulator.capacity.table_feed import TableFeed
 from simulator.capacity.timeline import Timeline
 from simulator.cloud import dynamodb_costs
 from simulator.cloud.auto_scaling import ScalingPolicy
@@ -54,7 +55,7 @@ class Scaled:
 
 class Table:
     """One table of the deployment. ``scaled`` are the changes of its provisioned units, in order; ``scales_to`` is the
-    most that auto scaling may make of them, by direction and index."""
+    most that auto scaling may make of them, by direction and index. ``feed`` is its stream, where somebody reads it."""
 
     def __init__(self, table: TableSpec, settings: LimitSettings, timeline: Timeline, now: float) -> None:
         self.name = table.name
@@ -62,6 +63,7 @@ class Table:
         self.capacity = TableCapacity(self.spec, settings, now)
         self.write_units = self.read_units = 0.0
         self.scaled: list[Scaled] = []
+        self.feed: TableFeed | None = None
         self.scales_to: dict[tuple[Direction, str | None], float] = {}
         self._enforced = settings.enforced
         self._history = ChangeHistory()
@@ -93,6 +95,8 @@ class Table:
         units.update(cost.global_.items())
         self._consumed("Write", units, now)
         self.write_units += cost.total_units
+        if self.feed is not None:
+            self.feed.add(before, after, now, alike)
         return True
 
     def put_refused_by_condition(self, before: Item | None, key: Item, now: float) -> bool:
