@@ -256,7 +256,7 @@ class Gate:
         first = int(races.min())
         codes = (races - first) * 2 + (rest == self._seconds - 1)
         if classes > 1:
-            codes = codes * classes + self.riders.class_place[members]
+            codes = codes * classes + self.offers.class_place[members]
         if lanes is not None:
             codes = codes * self.lanes.count + lanes
         if int(codes.max()) == int(codes.min()):

@@ -4,6 +4,9 @@ What a biker does never depends on an answer, so all of it follows from the work
 long as the same bikers send and keys stay: then an :class:`Offer` is made once for all of them, in O(bikers), and holds
 the counts by tick and shard that a gate needs as long as nothing is refused. Keys that change with every message are
 drawn anew each second.
+
+Bikers are numbered in the order in which they send in the first race, not as in :class:`Riders`: what happens to those
+of one tick then happens to neighbours in memory, which is twice as fast with a million of them.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Offer:
     riders: Riders
     second: int
     alike: int
+    class_place: Indices
     phases_ms: Indices
     ticks: Indices
     order: Indices
@@ -57,7 +61,7 @@ class Offer:
         order = self.order if self.count < len(self.shards) else slice(None)
         flat = self.ticks[order] * shape[3] + self.shards[order]
         if shape[0] * shape[1] > 1:
-            kinds = riders.class_place[order] * shape[1]
+            kinds = self.class_place[order] * shape[1]
             if self.lanes is not None:
                 kinds = kinds + self.lanes[order]
             flat += kinds * (TICKS * shape[3])
@@ -130,6 +134,8 @@ class Offers:
         self._now, self._later = rng.spawn(2)
         self._batch = batch
         self._seconds = riders.workload.seconds
+        self._bikers = _by_phase(riders.phases_ms(0))
+        self.class_place = riders.class_place[self._bikers]
         self._race: _Race | None = None
         self._latest: Offer | None = None
 
@@ -144,7 +150,7 @@ class Offers:
         riders = self.riders
         race = self._race_of(second // self._seconds)
         alike, sends = riders.sending(second)
-        order = race.order if sends is None else race.order[sends[race.order]]
+        order = race.order if sends is None else race.order[sends[self._bikers][race.order]]
         shards, lanes = race.shards, race.lanes
         if shards is None:
             alike = 1
@@ -153,6 +159,7 @@ class Offers:
             riders=riders,
             second=second,
             alike=alike,
+            class_place=self.class_place,
             phases_ms=race.phases_ms,
             ticks=race.ticks,
             order=order,
@@ -165,17 +172,18 @@ class Offers:
 
     def _race_of(self, index: int) -> _Race:
         if self._race is None or self._race.index != index:
-            riders = self.riders
-            phases_ms = riders.phases_ms(index)
-            keys = riders.keys_of_race(index)
+            phases_ms = self.riders.phases_ms(index)[self._bikers]
+            shards, lanes = self.riders.shards_of_race(index), None
+            keys = self.riders.keys_of_race(index)
+            if keys is not None and self._lanes.count > 1:
+                lanes = keys.lanes(self._lanes.count)[self._bikers]
             self._race = _Race(
                 index=index,
                 phases_ms=phases_ms,
                 ticks=phases_ms // LINGER_MS,
-                # Of 16 bits, a stable sort is one by digits.
-                order=np.argsort(phases_ms.astype(np.int16), kind="stable"),
-                shards=riders.shards_of_race(index),
-                lanes=None if keys is None or self._lanes.count == 1 else keys.lanes(self._lanes.count),
+                order=_by_phase(phases_ms),
+                shards=None if shards is None else shards[self._bikers],
+                lanes=lanes,
             )
         return self._race
 
@@ -191,6 +199,15 @@ class Offers:
         # Of lanes of random keys and of times only that they differ.
         lanes = rng.integers(0, self._lanes.count, len(heads)) if self._lanes.count > 1 else None
         return shards, lanes
+
+    @property
+    def changes(self) -> bool:
+        """Whether :meth:`route` may give two messages of a biker different places."""
+        return self.riders.workload.partition_key not in ("racer", "class")
+
+    def following(self, members: Indices, heads: Indices) -> Indices:
+        """The second of each one's next message after the one of ``heads``."""
+        return self.riders.following(self._bikers[members], heads) if self.riders.comes_and_goes else heads + 1
 
     def route(self, members: Indices, heads: Indices) -> tuple[Indices, Indices | None]:
         """Shard and lane of the messages of seconds ``heads`` that bikers ``members`` could not send at their time."""
@@ -212,3 +229,8 @@ class Offers:
             if lanes is not None:
                 lanes[mine] = lanes_of(keys.words, self._lanes.count)
         return shards, lanes
+
+
+def _by_phase(phases_ms: Indices) -> Indices:
+    # Of 16 bits, a stable sort is one by digits.
+    return np.argsort(phases_ms.astype(np.int16), kind="stable")

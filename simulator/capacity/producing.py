@@ -4,8 +4,8 @@ One record of a biker at a time is on its way; what is refused waits out the pro
 (:data:`producers.retry.THROTTLE`, full jitter, one draw for what failed together) and goes first in the next call; no
 new records leave while 4,000 wait to be sent again; a record past its deadline is lost when its turn comes.
 
-Within a tick time stands still, so many calls are put to the shards together, as many as may be made whatever they are
-answered. A message that is refused somewhere costs about 0.1 us and attempt.
+Within a tick time stands still, so its calls are put to the shards together, up to the one whose refusals stop new
+records. A message costs about 0.1 us an attempt.
 
 Coarse: calls are answered at once (a call takes a millisecond, a tick is 20), and they are cut at a tick's end rather
 than a linger after the first record.
@@ -32,6 +32,7 @@ from simulator.cloud.shard import Shard
 
 MAX_RETRYING = 8 * 500
 """KinesisProducer's calls in flight times records a call."""
+_NOBODY = np.zeros(0, np.int64)
 
 
 class PutRecordsProducer(Gate):
@@ -61,6 +62,8 @@ class PutRecordsProducer(Gate):
         self._ready: deque[Indices] = deque()
         self._backing_off: list[tuple[float, int, Indices]] = []
         self._retrying = 0
+        # About how many calls a tick makes: a guess, on which nothing depends but how often one must look again.
+        self._usual_calls = 8
         self._phases_s = np.zeros(count)
         self._due_ticks = np.zeros(count, np.int64)
 
@@ -95,20 +98,17 @@ class PutRecordsProducer(Gate):
             again.append(heapq.heappop(self._backing_off)[2])
         # What follows the settled is sent in the next tick.
         new, self._ready = self._ready, deque()
+        sent = 0
         if again:
             retries = np.concatenate(again)
             self._retrying -= len(retries)
             retries = self._in_time(retries, now)
             self.ledger.retried += len(retries)
             self.count("retried", "producer", len(retries))
-            room = -len(retries) % self._batch if takes_new else 0
-            self._call(np.concatenate([retries, *self._take(new, room, now)]), number, now)
+            sent = self._call(retries, new if takes_new else deque(), number, now)
         while new and takes_new and self._retrying < MAX_RETRYING:
-            # So many calls may be made whatever the ones before them are answered.
-            calls = -(-(MAX_RETRYING - self._retrying) // self._batch)
-            chosen = self._take(new, calls * self._batch, now)
-            if chosen:
-                self._call(np.concatenate(chosen), number, now)
+            sent += self._call(_NOBODY, new, number, now)
+        self._usual_calls = max(8, sent * 3 // 2 // self._batch)
         new.extend(self._ready)
         self._ready = new
 
@@ -140,22 +140,34 @@ class PutRecordsProducer(Gate):
         self._settle(lost)
         return members[~late]
 
-    def _call(self, members: Indices, number: int, now: float) -> None:
-        """PutRecords of ``members``, as many as it takes."""
+    def _call(self, retries: Indices, new: deque[Indices], number: int, now: float) -> int:
+        """PutRecords of ``retries`` and of those of ``new`` whose turn it is, until too many are refused; how many
+        records were sent."""
+        must = -(-len(retries) // self._batch)
+        most = max(must, self._usual_calls) * self._batch
+        members = np.concatenate([retries, *self._take(new, most - len(retries), now)])
         if not len(members):
-            return
+            return 0
         places = self._shard[members]
         counts = counts_by_call(places, self._batch, len(self.shards))
+        if len(counts) > must and self._retrying + len(members) >= MAX_RETRYING:
+            refused = self.bank.refusals(counts, self.nbytes, now)
+            calls = max(must, 1 + int(np.searchsorted(refused, MAX_RETRYING - self._retrying)))
+            if calls < len(counts):
+                new.appendleft(members[calls * self._batch :])
+                counts = counts[:calls]
+                members, places = members[: calls * self._batch], places[: calls * self._batch]
         totals = counts.sum(axis=0)
         taken = self.admit(counts, now)
         if np.array_equal(taken, totals):
             self._accepted(members, places, number)
-            return
-        passes = first_of_each(places, totals, taken)
-        accepted, refused = np.flatnonzero(passes), np.flatnonzero(~passes)
-        if len(accepted):
-            self._accepted(members[accepted], places[accepted], number)
-        self._back_off(members[refused], refused // self._batch, now)
+        else:
+            passes = first_of_each(places, totals, taken)
+            accepted, refused = np.flatnonzero(passes), np.flatnonzero(~passes)
+            if len(accepted):
+                self._accepted(members[accepted], places[accepted], number)
+            self._back_off(members[refused], refused // self._batch, now)
+        return len(members)
 
     def _accepted(self, members: Indices, places: Indices, number: int) -> None:
         heads, tick = self._head[members], number % TICKS
@@ -170,11 +182,12 @@ class PutRecordsProducer(Gate):
         self._backlog[members] = left
         following = members[left > 0]
         if len(following):
-            heads = self.riders.following(following, self._head[following])
+            heads = self.offers.following(following, self._head[following])
             self._head[following] = heads
-            self._shard[following], lanes = self.offers.route(following, heads)
-            if self._lane is not None and lanes is not None:
-                self._lane[following] = lanes
+            if self.offers.changes:
+                self._shard[following], lanes = self.offers.route(following, heads)
+                if self._lane is not None and lanes is not None:
+                    self._lane[following] = lanes
             self._ready.append(following)
 
     def _back_off(self, members: Indices, calls: Indices, now: float) -> None:

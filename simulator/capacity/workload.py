@@ -215,6 +215,9 @@ class Riders:
 
     # -- who -------------------------------------------------------------------------------------------
 
+    comes_and_goes = False
+    """Whether there are seconds in which some bikers send and others do not."""
+
     def sending(self, second: int) -> tuple[int, npt.NDArray[np.bool_] | None]:
         """Which bikers send in that second since the first race began, None for all of them, and in how many seconds
         of its race from it on the same ones do."""

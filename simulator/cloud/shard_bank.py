@@ -119,19 +119,26 @@ class ShardBank:
         """``demand`` passes again for so many whole seconds, and leaves all levels as they are: only time goes on."""
         self._updated = self._updated + np.where(demand.asked.any(axis=0), seconds, 0.0)
 
+    def refusals(self, counts: Counts, nbytes: int, now: float) -> Counts:
+        """How many records would be refused by each call and the ones before it; :meth:`admit` of so many first calls
+        refuses exactly these."""
+        if not self._enforced:
+            return np.zeros(len(counts), np.int64)
+        taken, _, _ = _prefix(counts, counts.sum(axis=0), nbytes, *self._available(self._refilled(now)))
+        made = np.cumsum(counts, axis=0)
+        refused: Counts = (made - np.minimum(made, taken)).sum(axis=1)
+        return refused
+
     def admit(self, counts: Counts, nbytes: int, now: float, *, each: bool = False) -> Counts:
         """How many records each shard takes of calls made ``now``, in their order: ``counts`` has the shape
         (calls, shards), all records ``nbytes``. With ``each``, every record is a call of its own."""
         totals: Counts = counts.sum(axis=0)
         asked = totals > 0
-        refilled = np.minimum(self._capacities, self._levels + np.maximum(now - self._updated, 0.0) * self._rates)
-        levels = np.where(asked, refilled, self._levels)
+        self._levels = np.where(asked, self._refilled(now), self._levels)
         self._updated = np.where(asked, np.maximum(self._updated, now), self._updated)
-        self._levels = levels
         if not self._enforced:
             return totals
-        records = (levels[0] + EPSILON).astype(np.int64)
-        kib = np.floor_divide(levels[1] + EPSILON, KIB).astype(np.int64)
+        records, kib = self._available(self._levels)
         if each:
             per_record = -(-nbytes // KIB)
             taken = np.minimum(totals, np.minimum(records, kib // per_record))
@@ -145,6 +152,14 @@ class ShardBank:
         self.refused_by_bytes += np.where(by_bytes, refused, 0)
         self.refused_by_count += np.where(by_bytes, 0, refused)
         return taken
+
+    def _refilled(self, now: float) -> Levels:
+        return np.minimum(self._capacities, self._levels + np.maximum(now - self._updated, 0.0) * self._rates)
+
+    @staticmethod
+    def _available(levels: Levels) -> tuple[Counts, Counts]:
+        """Whole records and KiB."""
+        return (levels[0] + EPSILON).astype(np.int64), np.floor_divide(levels[1] + EPSILON, KIB).astype(np.int64)
 
 
 def _prefix(
