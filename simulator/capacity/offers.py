@@ -98,9 +98,9 @@ class Offer:
         for tick, (begin, end) in enumerate(zip(self.bounds, self.bounds[1:], strict=False)):
             if end - begin > self.batch:
                 # Sizes are rounded up once a call and shard.
-                costs[tick] = call_costs(counts_by_call(self.shards[self.senders(tick)], self.batch, shards), nbytes).sum(
-                    axis=0
-                )
+                costs[tick] = call_costs(
+                    counts_by_call(self.shards[self.senders(tick)], self.batch, shards), nbytes
+                ).sum(axis=0)
         return costs
 
 
@@ -187,9 +187,7 @@ class Offers:
             )
         return self._race
 
-    def _draw(
-        self, rng: np.random.Generator, heads: Indices, phases_ms: Indices
-    ) -> tuple[Indices, Indices | None]:
+    def _draw(self, rng: np.random.Generator, heads: Indices, phases_ms: Indices) -> tuple[Indices, Indices | None]:
         riders = self.riders
         if riders.workload.partition_key == "timestamp":
             shards = riders.shards_by_time(START_MS + heads * 1000 + phases_ms)

@@ -21,9 +21,8 @@ from simulator.capacity.workload import Riders
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.shard import Shard
 
-
 _PLACE, _LANE, _MEMBER, _DUE, _ATTEMPTS = range(5)
-"""Rows of what is put, a column a message: its shard, its lane, its biker, the tick it was due in, and attempts made."""
+"""Rows of what is put, a column a message: its shard, its lane, its biker, the tick it was due in, attempts made."""
 
 
 class RuleProducer(Gate):

@@ -37,8 +37,8 @@ def call_costs(counts: Counts, nbytes: int, *, each: bool = False) -> Counts:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Demand:
-    """What is asked of every shard at one moment after the other. ``costs`` has the shape (moments, 2, shards): records,
-    and bytes as :func:`call_costs` has them, summed over calls."""
+    """What is asked of every shard at one moment after the other. ``costs`` has the shape (moments, 2, shards):
+    records, and bytes as :func:`call_costs` has them, summed over calls."""
 
     costs: Levels
     asked: npt.NDArray[np.bool_]
@@ -51,7 +51,7 @@ class Demand:
         """``records`` and ``nbytes`` have the shape (moments, shards)."""
         costs = np.stack((records, nbytes), axis=1).astype(np.float64)
         asked = records > 0
-        return cls(costs, asked, asked.all(axis=1).tolist())
+        return cls(costs, asked, [bool(row.all()) for row in asked])
 
     def at(self, index: int) -> Demand:
         """Of one moment."""
@@ -100,10 +100,7 @@ class ShardBank:
             cost, everywhere = demand.costs[index], demand.everywhere[index]
             refilled = np.minimum(self._capacities, levels + np.maximum(now - updated, 0.0) * self._rates)
             np.less_equal(cost, refilled + EPSILON, out=enough[index])
-            if self._enforced:
-                spent = refilled - cost
-            else:
-                spent = refilled
+            spent = refilled - cost if self._enforced else refilled
             if everywhere:
                 levels, updated = spent, np.maximum(updated, now)
             else:
@@ -154,7 +151,9 @@ class ShardBank:
         return taken
 
     def _refilled(self, now: float) -> Levels:
-        return np.minimum(self._capacities, self._levels + np.maximum(now - self._updated, 0.0) * self._rates)
+        elapsed = np.maximum(now - self._updated, 0.0)
+        refilled: Levels = np.minimum(self._capacities, self._levels + elapsed * self._rates)
+        return refilled
 
     @staticmethod
     def _available(levels: Levels) -> tuple[Counts, Counts]:
