@@ -144,6 +144,6 @@ def test_a_figure_that_is_off_is_told() -> None:
         "functions": [function],
     }
     differ = [row.name for row in compare(case, report, plans) if not row.agrees]
-    assert differ == ["throttled", "lost", "table WCU", "age s of TumblingWindowFunction"]
+    assert differ == ["throttled", "lost", "table WCU", "age s, TumblingWindow"]
     report["limits"][0]["first_throttled_at"] = None
     assert [row.name for row in compare(case, report, plans) if not row.agrees][-1] == "first limit"
