@@ -14,8 +14,8 @@ Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and fu
 record by record), and O(calls) for the table. Memory is O(racers + what of
 ticks x shards is not read yet).
 
-Not modelled, and said so in every plan: enhanced fan-out, what functions of others write, the growth of on-demand
-streams, cold starts.
+Not modelled, and said so in every plan: what functions of others write, the growth of on-demand streams. Not modelled
+at all: cold starts.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
 from simulator.capacity.delivering import Delivery, transforms_of
+from simulator.capacity.fan_out import FanOutReader
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.growth import first_split_s
@@ -166,8 +167,12 @@ def plan(
             left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
         mapping = mapping_config(spec, source, source.source_arn)
         for place, shard in enumerate(shards):
-            reader = Reader(
-                clock, mapping, shard, place, arrivals, function, timeline, rng, siblings[place], rests=rests
+            reader = (
+                FanOutReader(clock, mapping, shard, place, arrivals, function, timeline, rng, settings)
+                if source.consumer_name
+                else Reader(
+                    clock, mapping, shard, place, arrivals, function, timeline, rng, siblings[place], rests=rests
+                )
             )
             readers.append(reader)
             # Pollers begin when they begin: their seconds are not aligned.
@@ -263,8 +268,6 @@ def _sources(
                 continue
             if source.source_name != stream.name:
                 left_out.append(f"{function.name} is fed by {source.source_name}, not by {stream.name}")
-            elif source.consumer_name:
-                left_out.append(f"{function.name} reads by enhanced fan-out ({source.consumer_name})")
             else:
                 found.append((function, source))
     return found, left_out
