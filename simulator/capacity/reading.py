@@ -73,13 +73,14 @@ class Reader:
         siblings: list[ShardReader],
         *,
         rests: bool = True,
+        settings: RuntimeSettings | None = None,
     ) -> None:
         self.shard = shard
         self.place = place
         self.arrivals = arrivals
         self.mapping = mapping
         self.function = function
-        self.settings = RuntimeSettings()
+        self.settings = settings or RuntimeSettings()
         self.schedule = ShardSchedule(mapping, shard.shard_id, self.settings, clock.now, rng=rng.random)
         self.siblings = siblings
         siblings.append(self)

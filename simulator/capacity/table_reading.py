@@ -158,6 +158,9 @@ def read_tables(
         for source in spec.event_sources:
             if source.kind != "DynamoDB":
                 continue
+            if source.source_name not in tables:
+                left_out.append(f"{spec.name} is fed by {source.source_name}, which is not in the template")
+                continue
             table = tables[source.source_name]
             mapping = mapping_config(spec, source, source.source_arn)
             if table.feed is None:
