@@ -78,9 +78,13 @@ class Measured:
         """Fitted to the report's own race, whatever else is asked for. :raises UsageError:"""
         measurement = self.measurement
 
-        def planned(durations: Durations) -> Plan:
+        def planned(durations: Durations, luck: int) -> Plan:
             assert measurement.workload is not None
-            return plan(deployment, measurement.workload, settings=settings, durations=durations, lead_s=self.lead_s)
+            workload = measurement.workload
+            seed = workload.seed + luck
+            return plan(
+                deployment, workload, settings=settings, durations=durations, lead_s=self.lead_s, jitter_seed=seed
+            )
 
         own = [f"{name}={value}" for name, value in measurement.parameters.items()]
         deployment = deployment_of(measurement.config_env, template, own, None, None, None, None)

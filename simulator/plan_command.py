@@ -145,7 +145,9 @@ def plan(
     deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, window)
     began = time.perf_counter()
     try:
-        found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations, lead_s=lead_s)
+        found = run(
+            deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations, lead_s=lead_s
+        )
     except PlanError as error:
         raise UsageError(str(error)) from None
     print(f"alleycat: planned in {time.perf_counter() - began:.2f} s", file=sys.stderr)

@@ -8,29 +8,34 @@ positive; their slopes are differences of plans, so a throttled call or a full w
 What cannot be told must not be guessed:
 
 - a figure that hardly follows durations is a wait (a throttled write's back-off) and says nothing about them;
+- medians weigh by how many invocations they are of, means by how much of the time was their function's, because that is
+  where the calls are;
 - single figures that agree with nothing else weigh less the further off they are (Huber);
-- a little weight on what was assumed before holds a duration that no figure tells from others, and one that stays held
-  by that alone is left as it was, and named.
+- a little weight on what was assumed before holds a duration that no figure tells from others, and one that is held by
+  that more than by figures is left as it was, and named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from consumers.runtime.statistics import by_records, nearest_rank
-from simulator.capacity.functions import Durations, Function
+from simulator.capacity.comparison import Row, compare
+from simulator.capacity.functions import Durations
 from simulator.capacity.measurement import MeasuredFunction, Measurement
 from simulator.capacity.model import Plan
 
-Planned = Callable[[Durations], Plan]
-"""Plans the measured race with these durations."""
+Planned = Callable[[Durations, int], Plan]
+"""Plans the measured race with these durations; the number is of the luck that it has with pollers."""
 NAMES = ("invocation_ms", "record_us", "call_ms")
 _STEPS, _STEP_MAX, _DIFFERENCE, _SETTLED = 8, 1.5, 0.05, 0.005
+_SLOPES_HOLD = 0.2
+"""Slopes are taken again after a larger step."""
 _OUTLIER, _PRIOR = 0.3, 0.05
 _TOLD, _FOLLOWS_LEAST, _FOLLOWS_MOST = 0.5, 0.5, 1.5
 _GROUP_LEAST, _GROUP_FULL = 3, 30
@@ -39,24 +44,9 @@ _LEAST = 1e-3
 _COLD_SHARE = 0.01
 _Vector = npt.NDArray[np.float64]
 _Key = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One figure; ``before`` and ``after`` are of plans. None where there is none."""
-
-    of: str
-    figure: str
-    measured: float
-    before: float | None
-    after: float | None
-
-    def as_json(self) -> dict[str, Any]:
-        """``off_*`` is relative to what was measured; None when that is 0."""
-        told: dict[str, Any] = asdict(self)
-        for name, value in (("off_before", self.before), ("off_after", self.after)):
-            told[name] = None if value is None or not self.measured else round(value / self.measured - 1, 4)
-        return told
+SEEDS, _SEEDS_MOST_MESSAGES = 5, 5_000_000
+"""Pollers begin when they begin, so a race may end in several ways: so many plans say in which, if they are no large
+ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +78,7 @@ class Calibration:
         }
 
 
-def calibrate(
-    measurement: Measurement, plan: Planned, before: Durations, pinned: Sequence[str] = ()
-) -> Calibration:
+def calibrate(measurement: Measurement, plan: Planned, before: Durations, pinned: Sequence[str] = ()) -> Calibration:
     """Durations that explain ``measurement`` best; those in ``pinned`` stay.
 
     :param plan: of the measured race; not called for a load test.
@@ -99,9 +87,12 @@ def calibrate(
     if measurement.workload is None:
         fitted = ("call_ms",) if measurement.call_ms is not None and "call_ms" not in pinned else ()
         after = replace(before, call_ms=measurement.call_ms) if fitted and measurement.call_ms is not None else before
-        rows = [Row("table", "call p50 ms", measurement.call_ms, before.call_ms, after.call_ms)] if fitted else []
+        spans = [(one.call_ms, one.call_ms) for one in (before, after)]
+        rows = [Row("table", "call p50 ms", after.call_ms, *spans)] if fitted else []
         return Calibration(measurement, before, after, fitted, tuple(rows), tuple(notes))
-    first = plan(before)
+    seeds = range(SEEDS if measurement.workload.messages <= _SEEDS_MOST_MESSAGES else 1)
+    plans = [plan(before, seed) for seed in seeds]
+    first = plans[0]
     known = {function.spec.logical_id for function in first.functions}
     others = [one.name for one in measurement.functions if one.name not in known]
     if others:
@@ -113,7 +104,7 @@ def calibrate(
     left = [name for name in NAMES if name not in told and name not in pinned]
     if left and measurement.functions:
         notes.append(f"not told apart by this report, left as assumed: {', '.join(left)}")
-    rows = _rows(measurement, first, first if after == before else plan(after))
+    rows = compare(measurement, plans, plans if after == before else [plan(after, seed) for seed in seeds])
     return Calibration(measurement, before, after, told, tuple(rows), tuple(notes))
 
 
@@ -126,16 +117,20 @@ class _Fit:
     start: Durations
     first: Plan
     waits: list[str] = field(default_factory=list)
+    known: dict[Durations, dict[_Key, float]] = field(default_factory=dict)
 
     def run(self, free: list[str]) -> tuple[Durations, tuple[str, ...]]:
         """The durations, and which of them are told by what was measured."""
         goals, weights = self._goals()
+        found = self.start
         while free and goals:
-            found, shares = self._search(goals, weights, free)
+            found, shares = self._search(goals, weights, free, found)
             told = [name for name, share in zip(free, shares, strict=True) if share >= _TOLD]
             if told == free:
-                return found, tuple(told)
+                # What was assumed has done its work, which was to hold what is not told.
+                return self._search(goals, weights, free, found, _PRIOR / 10)[0], tuple(told)
             # Without what is not told, the others may come out otherwise.
+            found = replace(self.start, **{name: getattr(found, name) for name in told})
             free = told
         return self.start, ()
 
@@ -148,15 +143,16 @@ class _Fit:
             if value:
                 goals[name, figure], weights[name, figure] = float(np.log(value)), weight
 
+        total_ms = sum(one.warm_ms for one in self.measured)
         modelled = {one.spec.logical_id for one in self.first.functions if one.is_modelled}
         for one in self.measured:
             if one.name not in modelled or not one.invocations:
                 continue
             for group in one.warm_duration_ms:
                 if group.invocations >= _GROUP_LEAST:
-                    weight = min(1.0, (group.invocations / _GROUP_FULL) ** 0.5)
+                    weight = min(1.0, group.invocations / _GROUP_FULL)
                     add(one.name, f"p50 of {group.records_most}", group.p50, weight)
-            add(one.name, "mean", one.warm_mean_ms, 0.5)
+            add(one.name, "mean", one.warm_mean_ms, one.warm_ms / total_ms if total_ms else 0.0)
             if not one.warm_duration_ms:
                 add(one.name, "p50", one.duration_ms.p50, 1.0)
                 if one.cold_starts <= one.invocations * _COLD_SHARE:
@@ -164,27 +160,34 @@ class _Fit:
         return goals, weights
 
     def _search(
-        self, goals: dict[_Key, float], weights: dict[_Key, float], free: Sequence[str]
+        self,
+        goals: dict[_Key, float],
+        weights: dict[_Key, float],
+        free: Sequence[str],
+        first: Durations,
+        prior: float = _PRIOR,
     ) -> tuple[Durations, list[float]]:
-        """The best durations, and for each of ``free`` how much of it stands by the figures, 0 to 1."""
-        origin = np.log([max(_LEAST, getattr(self.start, name)) for name in free])
-        at = origin.copy()
+        """The best durations from ``first`` on, and for each of ``free`` how much of it stands by figures, 0 to 1."""
+        origin, at = (np.log([max(_LEAST, getattr(one, name)) for name in free]) for one in (self.start, first))
         shares = [0.0] * len(free)
+        step = np.full(len(free), np.inf)
+        keys: list[_Key] = []
+        slopes = np.empty((0, len(free)))
         for _ in range(_STEPS):
             here = self._figures(self._durations(free, at))
-            keys = [key for key in goals if key in here]
-            slopes = self._slopes(free, at, here, keys)
-            keys, slopes = self._without_waits(keys, slopes)
+            if np.max(np.abs(step)) > _SLOPES_HOLD or not here.keys() >= set(keys):
+                keys = [key for key in goals if key in here]
+                keys, slopes = self._without_waits(keys, self._slopes(free, at, here, keys))
+                slopes = slopes[:, : len(free)]
             if not keys:
                 break
-            slopes = slopes[:, : len(free)]
             off = np.array([goals[key] - here[key] for key in keys])
             weight = np.array([weights[key] for key in keys]) ** 2
             weight *= np.minimum(1.0, _OUTLIER / np.maximum(np.abs(off), 1e-9))
-            bend = slopes.T @ (weight[:, None] * slopes) + _PRIOR**2 * np.eye(len(free))
-            pull = slopes.T @ (weight * off) - _PRIOR**2 * (at - origin)
+            bend = slopes.T @ (weight[:, None] * slopes) + prior**2 * np.eye(len(free))
+            pull = slopes.T @ (weight * off) - prior**2 * (at - origin)
             step = np.clip(np.linalg.solve(bend, pull), -_STEP_MAX, _STEP_MAX)
-            shares = [1.0 - _PRIOR**2 * float(one) for one in np.diag(np.linalg.inv(bend))]
+            shares = [1.0 - prior**2 * float(one) for one in np.diag(np.linalg.inv(bend))]
             at += step
             if np.max(np.abs(step)) < _SETTLED:
                 break
@@ -213,8 +216,10 @@ class _Fit:
 
     def _figures(self, durations: Durations) -> dict[_Key, float]:
         """Logarithms of what a plan says, named as :meth:`_goals` names them."""
+        if durations in self.known:
+            return self.known[durations]
         found: dict[_Key, float] = {}
-        for function in self.plan(durations).functions:
+        for function in self.plan(durations, 0).functions:
             totals, name = function.totals, function.spec.logical_id
             if not totals.durations_s:
                 continue
@@ -225,65 +230,5 @@ class _Fit:
             for group in by_records(zip(totals.records, in_ms, strict=True)):
                 figures[f"p50 of {group.most}"] = group.duration_ms_p50
             found |= {(name, figure): float(np.log(max(_LEAST, value))) for figure, value in figures.items()}
+        self.known[durations] = found
         return found
-
-
-def _rows(measurement: Measurement, before: Plan, after: Plan) -> list[Row]:
-    """Every figure that both tell."""
-    found: list[Row] = []
-
-    def add(of: str, figure: str, measured: float | None, value: Callable[[Plan], float | None]) -> None:
-        if measured is not None:
-            found.append(Row(of, figure, measured, value(before), value(after)))
-
-    for name in ("generated", "delivered", "throttled", "lost"):
-        add("ledger", name, measurement.ledger.get(name), lambda one, name=name: getattr(one.ledger, name))  # type: ignore[misc]
-    records = "kinesis.shard.write.records_per_second"
-    add("shards", "records accepted", measurement.total(records), lambda one: one.timeline.total("accepted"))
-    refused = [measurement.throttled(f"kinesis.shard.write.{one}_per_second") for one in ("records", "bytes")]
-    if refused[0] is not None:
-        add("shards", "records refused", sum(one or 0 for one in refused), lambda one: one.timeline.total("throttled"))
-    add("shards", "bytes a record", measurement.record_bytes, lambda one: one.riders.sizes.record_bytes)
-    for table in after.tables:
-        for resource in table.provisioned():
-            kind = "index" if "/" in resource else "table"
-            for verb in ("write", "read"):
-                limit = f"dynamodb.{kind}.{verb}.units_per_second"
-                used, metric = measurement.total(limit, resource), f"consumed_{verb}_units"
-                add(resource, f"{verb} units", used, lambda one, m=metric, r=resource: one.timeline.total(m, r))  # type: ignore[misc]
-                metric = f"throttled_{verb}s"
-                throttled = measurement.throttled(limit, resource)
-                add(resource, f"{verb}s throttled", throttled, lambda one, m=metric, r=resource: one.timeline.total(m, r))  # type: ignore[misc]
-    for function in measurement.functions:
-        _add_function(function, add, {one.spec.logical_id for one in after.functions})
-    add("race", "settled s", measurement.settled_s, lambda one: one.settled_s)
-    return found
-
-
-def _add_function(
-    measured: MeasuredFunction,
-    add: Callable[[str, str, float | None, Callable[[Plan], float | None]], None],
-    known: set[str],
-) -> None:
-    if measured.name not in known:
-        return
-
-    def of(plan: Plan) -> Function:
-        return next(one for one in plan.functions if one.spec.logical_id == measured.name)
-
-    def duration_ms(share: float) -> Callable[[Plan], float]:
-        return lambda plan: nearest_rank(sorted(of(plan).totals.durations_s), share) * 1e3
-
-    def age_s(plan: Plan) -> float:
-        sources = [source.name for source in of(plan).spec.event_sources]
-        return max((plan.timeline.highest("iterator_age_s", name) for name in sources), default=0.0)
-
-    add(measured.name, "invocations", measured.invocations, lambda plan: of(plan).totals.invocations)
-    for figure, value, share in (
-        ("p50 ms", measured.duration_ms.p50, 0.5),
-        ("p99 ms", measured.duration_ms.p99, 0.99),
-        ("max ms", measured.duration_ms.max, 1.0),
-    ):
-        add(measured.name, figure, value, duration_ms(share))
-    age_ms = measured.iterator_age_ms_max
-    add(measured.name, "iterator age s", None if age_ms is None else age_ms / 1e3, age_s)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from simulator.capacity.calibration import NAMES, Calibration, Row
+from simulator.capacity.calibration import NAMES, Calibration
+from simulator.capacity.comparison import Row, Span
 
 _UNITS = {"invocation_ms": "ms an invocation", "record_us": "us a record", "call_ms": "ms a call of the table"}
 
@@ -24,35 +27,45 @@ def render(calibration: Calibration) -> RenderableType:
     """The durations, the table, and what to know about it."""
     parts: list[RenderableType] = [Text(f"calibrated by {calibration.measurement.path}", style="bold")]
     parts.append(Text(durations_line(calibration)))
-    if calibration.rows:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-        for place, head in enumerate(("", "", "measured", "before", "off", "after", "off")):
-            table.add_column(head, justify="left" if place < 2 else "right", no_wrap=True)
+    rows = [row for row in calibration.rows if row.measured or row.off(row.before) or row.off(row.after)]
+    if rows:
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+        for place, head in enumerate(("", "measured", "before", "off", "after", "off")):
+            table.add_column(head, justify="right" if place else "left", no_wrap=True)
         last = ""
-        for row in calibration.rows:
-            of, last = ("" if row.of == last else row.of), row.of
+        for row in rows:
+            if row.of != last:
+                table.add_row(Text(row.of, style="bold"))
+                last = row.of
             figures = [_number(row.measured)]
-            for value in (row.before, row.after):
-                figures += [_number(value), _off(row, value)]
-            table.add_row(of, row.figure, *figures)
+            for span in (row.before, row.after):
+                figures += [_span(span), _off(row, span)]
+            table.add_row(f"  {row.figure}", *figures)
         parts.append(table)
     parts += [Text(f"note: {line}", style="dim") for line in calibration.notes]
     parts.append(Text(""))
     return Group(*parts)
 
 
-def _number(value: float | None) -> str:
-    if value is None:
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 100 else f"{value:,.1f}"
+
+
+def _span(span: Span | None) -> str:
+    if span is None:
         return "never"
-    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:,.1f}"
+    low, high = (_number(one) for one in span)
+    return low if low == high else f"{low}..{high}"
 
 
-def _off(row: Row, value: float | None) -> str:
-    """How far a plan is from the measurement, of the measurement; in numbers where that is 0."""
-    if value is None:
+def _off(row: Row, span: Span | None) -> str:
+    """How far the nearest plan is from the measurement, in shares of that; in its unit where that is 0."""
+    off = row.off(span)
+    if off is None:
         return ""
-    if value == row.measured:
+    if not off:
         return "="
-    if not row.measured:
-        return f"{value:+,.4g}"
-    return f"{value / row.measured - 1:+.1%}" if abs(value / row.measured - 1) < 10 else f"x{value / row.measured:,.0f}"
+    share = off / row.measured if row.measured else math.inf
+    if abs(share) >= 10:
+        return f"{'+' if off > 0 else '-'}{_number(abs(off))}"
+    return f"{share:+.1%}" if abs(share) < 0.1 else f"{share:+.0%}"

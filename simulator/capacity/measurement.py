@@ -57,10 +57,15 @@ class MeasuredFunction(msgspec.Struct, frozen=True):
     warm_duration_ms: tuple[Group, ...] = ()
 
     @property
+    def warm_ms(self) -> float:
+        """What warm invocations took in all; 0 in an older report."""
+        return sum(group.sum for group in self.warm_duration_ms)
+
+    @property
     def warm_mean_ms(self) -> float | None:
         """Of the warm invocations; None in an older report."""
         count = sum(group.invocations for group in self.warm_duration_ms)
-        return sum(group.sum for group in self.warm_duration_ms) / count if count else None
+        return self.warm_ms / count if count else None
 
 
 class MeasuredLimit(msgspec.Struct, frozen=True):
@@ -73,7 +78,7 @@ class MeasuredLimit(msgspec.Struct, frozen=True):
 
 
 class _Deployment(msgspec.Struct, frozen=True):
-    parameters: dict[str, Any] = {}  # noqa: RUF012 - msgspec copies it
+    parameters: dict[str, Any] = {}
     config_env: str = "default"
 
 
@@ -93,7 +98,7 @@ class _Race(msgspec.Struct, frozen=True):
     lead_s: _Amount | None = None
     settled_s: _Amount | None = None
     interrupted: bool = False
-    limit_settings: dict[str, float | bool] = {}  # noqa: RUF012 - msgspec copies it
+    limit_settings: dict[str, float | bool] = {}
 
 
 class _RaceReport(msgspec.Struct, frozen=True):
