@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from consumers.runtime.statistics import by_records, nearest_rank
+from simulator.calibrate_command import Measured
 from simulator.capacity.calibration import Calibration, calibrate
 from simulator.capacity.calibration_view import render
 from simulator.capacity.comparison import Row
@@ -263,8 +264,18 @@ def test_the_reports_own_run_is_planned_and_flags_go_before_it(tmp_path: Path) -
     assert other["deployment"]["parameters"]["WriteCapacityUnits"] == 77
     assert other["deployment"]["parameters"]["TumblingWindowInSeconds"] == 4
     assert other["assumed_durations"]["call_ms"] == 9
-    sizes = told("--calibrate", str(tmp_path), "--config-env", "default")["deployment"]["parameters"]
-    assert (sizes["TumblingWindowInSeconds"], sizes["WriteCapacityUnits"]) == (5, 100)
+
+
+def test_an_environment_takes_the_place_of_the_reports_sizes(tmp_path: Path) -> None:
+    measurement = read_measurement(written(report_of(planned(TRUE)), tmp_path))
+    asked = Measured(measurement, frozenset({"config_env", "wcu"}))
+    assert asked.sizes("as-published", ["ShardCount=3"]) == ("as-published", ["ShardCount=3"])
+    environment, sizes = Measured(measurement, frozenset({"wcu"})).sizes("default", ["ShardCount=3"])
+    assert environment == "default"
+    assert "ReadCapacityUnits=1000" in sizes
+    # A flag's size is laid under --set, so the report's must not be there.
+    assert not any(one.startswith("WriteCapacityUnits=") for one in sizes)
+    assert sizes[-1] == "ShardCount=3"
 
 
 def test_a_sweep_takes_the_durations(tmp_path: Path) -> None:
