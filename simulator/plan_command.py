@@ -50,6 +50,10 @@ def plan(
         list[str] | None,
         flag("--duration", env="DURATION", help="Of functions: invocation_ms, record_us or call_ms=VALUE; repeatable."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        flag("--calibrate", env="CALIBRATE", help="report.json of a race or load test: plan what it measured."),
+    ] = None,
     advise: Annotated[
         bool, flag("--advise", env="ADVISE", help="Search for the cheapest sizes that keep --objective.")
     ] = False,
@@ -89,7 +93,7 @@ def plan(
         return
     # Imported when asked for: numpy and the runtime take a while.
     from simulator.capacity.functions import Durations
-    from simulator.capacity.model import PlanError
+    from simulator.capacity.model import LEAD_S, PlanError
     from simulator.capacity.model import plan as run
     from simulator.capacity.prices import PRICES, PricesError, load_prices
     from simulator.capacity.report import as_json as told
@@ -110,7 +114,19 @@ def plan(
             seed=seed,
         )
         chosen = PRICES if prices is None else load_prices(prices)
-        durations = Durations(**_durations(duration, Durations.__slots__))
+        pinned = _durations(duration, Durations.__slots__)
+        durations = Durations(**pinned)
+        lead_s, calibration = LEAD_S, None
+        if calibrate is not None:
+            from simulator.calibrate_command import measured_by, show
+
+            measured = measured_by(context, calibrate)
+            workload, lead_s = measured.workload(workload), measured.lead_s
+            config_env, settings = measured.sizes(config_env, settings)
+            limit = measured.limits(limit)
+            calibration = measured.durations(durations, tuple(pinned), template)
+            durations = calibration.after
+            show(calibration, as_json=as_json)
     except PricesError as error:
         raise UsageError(f"--prices: {error}") from None
     except ValueError as error:
@@ -129,21 +145,24 @@ def plan(
     deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, window)
     began = time.perf_counter()
     try:
-        found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations)
+        found = run(
+            deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations, lead_s=lead_s
+        )
     except PlanError as error:
         raise UsageError(str(error)) from None
     print(f"alleycat: planned in {time.perf_counter() - began:.2f} s", file=sys.stderr)
+    answer = told(found) | ({} if calibration is None else {"calibration": calibration.as_json()})
     if out is not None:
         from simulator.capacity.plan_page import write_page
 
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / PLAN_FILE).write_text(json.dumps(told(found), ensure_ascii=False), encoding="utf-8")
+            (out / PLAN_FILE).write_text(json.dumps(answer, ensure_ascii=False), encoding="utf-8")
             write_page(found, out / PAGE_FILE)
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}") from None
     if as_json:
-        print(json.dumps(told(found), ensure_ascii=False))
+        print(json.dumps(answer, ensure_ascii=False))
     else:
         Console().print(render(found))
     if not found.holds:
