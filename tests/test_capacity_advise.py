@@ -17,11 +17,12 @@ from test_plan_command import run, told
 
 from simulator.capacity.advise import Advice, advise
 from simulator.capacity.advise_view import AdviceError, advice_json, headroom_of
+from simulator.capacity.choices import INDEX_WCU, SHARDS, SIZES, UNITS, WCU, WINDOW, WINDOWS, step_down, step_up
 from simulator.capacity.functions import Durations
 from simulator.capacity.model import Plan, PlanError, plan
 from simulator.capacity.objective import NAMES, SHARES, Objective, ObjectiveError, measured, objective_of, value_text
 from simulator.capacity.prices import total_usd
-from simulator.capacity.trials import INDEX_WCU, SHARDS, SIZES, UNITS, WCU, WINDOW, WINDOWS, Trial, step_down, step_up
+from simulator.capacity.trials import Trial
 from simulator.capacity.workload import Workload
 from simulator.cloud.limits import LimitSettings
 from simulator.deployment import Deployment, load_deployment
