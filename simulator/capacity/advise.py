@@ -47,6 +47,8 @@ from simulator.capacity.trials import (
     Runs,
     Trial,
     grown,
+    helped,
+    nearness,
     one_less,
     smallest,
     smallest_near,
@@ -160,13 +162,24 @@ def _cheapest_kind(runs: Runs, present: Sizes, headroom: float) -> tuple[Kind, d
         moved = False
         for other in kind.others():
             best = answers[kind]
-            if other in answers or (best is not None and _bill_as(runs, present, best, other) >= best.best.usd):
+            if other in answers or not _is_worth_a_search(runs, present, kind, best, other):
                 continue
             found = answers[other] = search(other)
             if found is not None and (best is None or found.best.usd < best.best.usd):
                 kind, moved = other, True
                 break
     return kind, answers
+
+
+def _is_worth_a_search(runs: Runs, present: Sizes, kind: Kind, best: _Answer | None, other: Kind) -> bool:
+    """Whether ``other`` could be cheaper than ``best``; or, where nothing of ``kind`` holds, gets nearer to holding."""
+    if best is not None:
+        return _bill_as(runs, present, best, other) < best.best.usd
+    nearest = min((one for one in runs.made if one.kind == kind), key=nearness, default=None)
+    if nearest is None:
+        return True
+    trial = runs.of(other).at(_sizes_as(present, nearest, other))
+    return trial is not None and helped(nearest.excess, trial.excess)
 
 
 def _bill_as(runs: Runs, present: Sizes, answer: _Answer, other: Kind) -> float:

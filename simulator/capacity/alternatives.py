@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from simulator.capacity.choices import COSTLY, READS, SHARDS, UNITS, WINDOW, WRITES, Sizes, writes_of
+from simulator.capacity.timeline import Broken
 from simulator.capacity.trials import (
     Runs,
     Trial,
@@ -19,8 +20,10 @@ from simulator.capacity.trials import (
     steps_less,
     units_up_to,
 )
+from simulator.cloud.limits import ITEM_MAX_BYTES
 
 _CLOSEST_SHOWN = 3
+_LIMITS_SHOWN = 2
 _GAINS = {
     "on-demand table": "no units to choose; gives up a bill known before",
     "provisioned table": "a bill known before; gives up what is above its units",
@@ -150,14 +153,19 @@ def forbids_of(runs: Runs, closest: Trial) -> str:
     """What stands in the way where units are ample, so that they cannot be what is missing."""
     sizes = runs.spare(closest.sizes)
     found = (runs.at(sizes) or closest).found
-    if found.first_limit is None:
+    if not found.limits:
         return (
             "no limit refuses anything; what is left is the time that consumers take: a shard is polled once a second, "
             "a window is over when it is over, and functions take what they take"
         )
-    limit = found.first_limit
+    # Of an item that is too large nothing else matters: no size makes it smaller.
+    limits = sorted(found.limits, key=lambda one: one.name != ITEM_MAX_BYTES.name)
+    return "; ".join(_refusal(one, runs.workload.partition_key) for one in limits[:_LIMITS_SHOWN])
+
+
+def _refusal(limit: Broken, partition_key: str) -> str:
     value = f" ({limit.limit:,.0f} {limit.unit})" if limit.limit else ""
     text = f"{limit.name} of {limit.resource}{value} refuses {limit.refused:,}, whatever the sizes"
-    if limit.name.startswith("kinesis.shard.write") and runs.workload.partition_key in ("race", "class"):
-        text += f"; all messages of a {runs.workload.partition_key} have one partition key, and go to one shard"
+    if limit.name.startswith("kinesis.shard.write") and partition_key in ("race", "class"):
+        text += f"; all messages of a {partition_key} have one partition key, and go to one shard"
     return text

@@ -15,15 +15,15 @@ import numpy as np
 
 from simulator.capacity.choices import BATCH, BATCHES, LANES, MOST_LANES, SHARDS, WINDOW, WINDOWS, Sizes
 from simulator.capacity.model import DRAIN_S
-from simulator.capacity.trials import Runs, Trial, nearness, smallest
+from simulator.capacity.trials import Runs, Trial, helped, nearness, smallest
 from simulator.capacity.workload import START_MS, Riders
 from simulator.cloud import limits
 from simulator.cloud.sequence import uniform_ranges
 
 _SKEWED_SHARDS = 64
 _FEW_LANES = 4
-_HELPS = 0.9
-"""A remedy that leaves more of an excess than this is none."""
+_MOST_IN_VAIN = 2
+"""So many times twice as many shards more may be tried without any getting nearer."""
 
 
 def ample(runs: Runs, sizes: Sizes) -> dict[str, int] | None:
@@ -38,7 +38,7 @@ def ample(runs: Runs, sizes: Sizes) -> dict[str, int] | None:
     reach = 0
     while True:
         found = search.with_longest_window({**start, SHARDS: candidates[reach]})
-        if found is not None or reach == len(candidates) - 1:
+        if found is not None or reach == len(candidates) - 1 or search.in_vain >= _MOST_IN_VAIN:
             break
         reach = min(max(1, reach * 2), len(candidates) - 1)
     if found is None:
@@ -96,6 +96,8 @@ class _Search:
     runs: Runs
     tried: list[Trial] = field(default_factory=list)
     remedies_help: bool = True
+    in_vain: int = 0
+    """Shard counts, one after the other, that came no nearer."""
 
     def with_longest_window(self, sizes: Sizes) -> dict[str, int] | None:
         """``sizes`` with the longest window that holds, or with quicker functions."""
@@ -110,6 +112,9 @@ class _Search:
                 # The stream knows nothing of windows, lanes or batches.
                 return None
             failed.append(trial)
+        if self.tried and failed:
+            nearer = helped(*(min(one.excess for one in trials) for trials in (self.tried, failed)))
+            self.in_vain = 0 if nearer else self.in_vain + 1
         self.tried += failed
         return self._with_quicker_functions(failed)
 
@@ -139,7 +144,7 @@ class _Search:
         """Of those that failed, the nearest with more lanes or larger batches, no more of them than it takes."""
         if not self.remedies_help:
             return None
-        helped = False
+        nearer = False
         for trial in sorted(failed, key=nearness)[:2]:
             for changes in _remedies(trial.sizes):
                 tried = self.runs.at({**trial.sizes, **changes})
@@ -147,8 +152,8 @@ class _Search:
                     continue
                 if tried.holds:
                     return self._no_more_than_needed(trial.sizes, changes)
-                helped |= tried.excess < trial.excess * _HELPS
-        self.remedies_help = helped
+                nearer |= helped(trial.excess, tried.excess)
+        self.remedies_help = nearer
         return None
 
     def _no_more_than_needed(self, before: Sizes, changes: Sizes) -> dict[str, int]:

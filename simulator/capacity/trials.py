@@ -160,6 +160,11 @@ def nearness(trial: Trial) -> tuple[float, float]:
     return float(f"{trial.excess:.1g}"), trial.usd
 
 
+def helped(before: float, after: float) -> bool:
+    """Whether an excess got smaller by more than lots that were drawn otherwise."""
+    return after < before - 0.1 * min(1.0, before)
+
+
 def smallest(runs: Runs, sizes: Sizes, name: str, ladder: Sequence[int]) -> int:
     """The smallest step of ``name`` that holds; the last one is known to."""
     return ladder[bisect_left(ladder[:-1], True, key=lambda value: runs.holds({**sizes, name: value}))]
