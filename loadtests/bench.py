@@ -28,6 +28,7 @@ from loadtests.generator_bench import bench_generators
 from loadtests.limit_cost import dynamodb_cost, kinesis_cost
 from loadtests.mqtt_bench import bench_brokers
 from loadtests.peers import Peer, alleycat, installed, peer
+from loadtests.plan_bench import bench_plans
 
 RECORDS_A_CALL = 500
 RECORD_BYTES = 170
@@ -35,7 +36,7 @@ LEVELS = (10_000, 300_000, 3_000_000)
 ROUND_CALLS = 10
 STREAM = "bench"
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("local", "limits", "producers", "generator", "mqtt", "servers")
+PARTS = ("local", "limits", "producers", "generator", "mqtt", "plans", "servers")
 
 
 class Wire:
@@ -328,6 +329,8 @@ def main() -> None:
         bench_bikes()
         bench_race()
         bench_fleet()
+    if options.only in (None, "plans"):
+        bench_plans()
     if options.only in (None, "servers"):
         bench_servers(options.budget)
 

@@ -1,12 +1,13 @@
 """Deliver records and account for every one. A leaf: knows nothing of races, simulators or consumers.
 
-Whoever produces can take any :class:`Producer`: Kinesis, or MQTT with one connection a device. The MQTT producers are
+Whoever produces can take any :class:`Producer`: Kinesis, or MQTT with one connection a device. The producers are
 imported when they are first asked for, because their client libraries take a while.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -30,13 +31,21 @@ from producers.errors import (
     RequestRefused,
     StreamNotFound,
 )
-from producers.kinesis import KinesisProducer, Latencies, ProducerStatistics
 from producers.mqtt_settings import BrokerUnreachable, DeviceRefused, MqttStatistics, TlsSettings, Will
 from producers.spool import SpoolReader, read_spool
 
 if TYPE_CHECKING:
     from producers.iot_device import IotDeviceProducer
+    from producers.kinesis import KinesisProducer, Latencies, ProducerStatistics
     from producers.mqtt import MqttProducer
+
+_LAZY = {
+    "IotDeviceProducer": "producers.iot_device",
+    "KinesisProducer": "producers.kinesis",
+    "Latencies": "producers.kinesis",
+    "MqttProducer": "producers.mqtt",
+    "ProducerStatistics": "producers.kinesis",
+}
 
 
 class Statistics(Protocol):
@@ -70,14 +79,8 @@ class Producer(Protocol):
 
 
 def __getattr__(name: str) -> Any:
-    if name == "MqttProducer":
-        from producers.mqtt import MqttProducer
-
-        return MqttProducer
-    if name == "IotDeviceProducer":
-        from producers.iot_device import IotDeviceProducer
-
-        return IotDeviceProducer
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,6 +6,8 @@ Exit codes: 0 it holds, 1 a limit refused something or messages were lost or con
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -89,7 +91,6 @@ def plan(
     from simulator.capacity.functions import Durations
     from simulator.capacity.model import PlanError
     from simulator.capacity.model import plan as run
-    from simulator.capacity.plan_page import write_page
     from simulator.capacity.prices import PRICES, PricesError, load_prices
     from simulator.capacity.report import as_json as told
     from simulator.capacity.view import render
@@ -126,11 +127,15 @@ def plan(
             raise typer.Exit(EXIT_FAILED)
         return
     deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, window)
+    began = time.perf_counter()
     try:
         found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations)
     except PlanError as error:
         raise UsageError(str(error)) from None
+    print(f"alleycat: planned in {time.perf_counter() - began:.2f} s", file=sys.stderr)
     if out is not None:
+        from simulator.capacity.plan_page import write_page
+
         try:
             out.mkdir(parents=True, exist_ok=True)
             (out / PLAN_FILE).write_text(json.dumps(told(found), ensure_ascii=False), encoding="utf-8")

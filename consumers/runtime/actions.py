@@ -37,6 +37,11 @@ class Invoke:
     members: bytes
     lane: int = 0
 
+    @property
+    def count(self) -> int:
+        """How many records that is."""
+        return sum(record.count for record in self.records)
+
     def event(self) -> bytes:
         """The event as JSON."""
         return assemble(self.records, self.members)
@@ -53,6 +58,11 @@ class Discard:
     request_id: str = ""
     function_error: str | None = None
     members: bytes = b"{}"
+
+    @property
+    def count(self) -> int:
+        """How many records that is."""
+        return sum(record.count for record in self.records)
 
     def event(self) -> bytes:
         """The event that was, or would have been, sent, as JSON."""

@@ -38,10 +38,16 @@ def cut(
     for record in records:
         if count == batch_size or (window_end_s is not None and record.arrival_s >= window_end_s):
             return Cut(count, is_closed=True)
-        size += len(record.encoded) + 1
-        if size > payload_max_bytes:
+        each = len(record.encoded) + 1
+        taken = record.count
+        if taken > 1:
+            taken = max(0, min(taken, batch_size - count, (payload_max_bytes - size) // each))
+        elif size + each > payload_max_bytes:
+            taken = 0
+        size += each * taken
+        count += taken
+        if taken < record.count:
             return Cut(count, is_closed=True)
-        count += 1
     return Cut(count, is_closed=count == batch_size)
 
 

@@ -24,12 +24,19 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     ``partition_key`` is what order is kept for: a DynamoDB record's is the item's keys. ``sequence_number`` is where
     to go on: of several user records that share AWS's number, all but the last have their index behind it (``495:0``).
+    ``count`` is how many records it stands for: 1 where records are read; a planner has none to read, and lets one
+    stand for all that are alike and came together.
     """
 
     sequence_number: str
     arrival_s: float
     encoded: bytes
     partition_key: str = ""
+    count: int = 1
+
+    def first(self, count: int) -> Record:
+        """It, standing for ``count`` only."""
+        return self if count == self.count else msgspec.structs.replace(self, count=count)
 
     @property
     def aws_sequence_number(self) -> str:

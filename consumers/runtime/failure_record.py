@@ -59,7 +59,7 @@ def failure_record(
             "endSequenceNumber": last.aws_sequence_number,
             "approximateArrivalOfFirstRecord": _iso(first.arrival_s, precision),
             "approximateArrivalOfLastRecord": _iso(last.arrival_s, precision),
-            "batchSize": len(discard.records),
+            "batchSize": discard.count,
             "streamArn": mapping.stream_arn,
         },
     }

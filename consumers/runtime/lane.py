@@ -49,6 +49,7 @@ class Lane:
         self.number = number
         self.window = window
         self.buffer: deque[Record] = deque()
+        self.buffered = 0
         self.last_done: str | None = None
         self.last_failure: tuple[str, str] | None = None
         self.latest_filtered_arrival_s: float | None = None
@@ -91,6 +92,20 @@ class Lane:
             if not self.buffer:
                 self._batch_opened_at = now
             self.buffer.extend(records)
+            self.buffered += sum(record.count for record in records)
+
+    def _head(self, count: int) -> tuple[Record, ...]:
+        """The first ``count`` records of the buffer."""
+        if self.buffered == len(self.buffer):
+            return tuple(islice(self.buffer, count))
+        taken = []
+        for record in self.buffer:
+            if count <= record.count:
+                taken.append(record.first(count))
+                break
+            taken.append(record)
+            count -= record.count
+        return tuple(taken)
 
     # -- deciding --------------------------------------------------------------------------------------
 
@@ -165,7 +180,7 @@ class Lane:
             self._give_up(1, "RetryAttemptsExhausted", Outcome(0), members)
             return True, None
         is_ready = batch.is_closed or shard_ended or bool(self._parts)
-        return is_ready, Invoke(tuple(islice(self.buffer, batch.count)), window, False, members, self.number)
+        return is_ready, Invoke(self._head(batch.count), window, False, members, self.number)
 
     def _fits(self, window: Window) -> bool:
         """Whether the next record fits an event of ``window`` without state."""
@@ -177,7 +192,8 @@ class Lane:
         limit_s = self._mapping.maximum_record_age_s
         if limit_s < 0:
             return 0
-        return sum(1 for _ in takewhile(lambda record: now - record.arrival_s > limit_s, invocation.records))
+        expired = takewhile(lambda record: now - record.arrival_s > limit_s, invocation.records)
+        return sum(record.count for record in expired)
 
     # -- invoking --------------------------------------------------------------------------------------
 
@@ -187,7 +203,7 @@ class Lane:
         if invocation is None:
             raise RuntimeError("no invocation is in flight")
         self._batch_opened_at = now
-        sent = len(invocation.records)
+        sent = invocation.count
         if not outcome.is_stopped:
             self._counts.invoked += sent
         if outcome.is_throttled or outcome.failure is not None:
@@ -203,11 +219,11 @@ class Lane:
         self._throttles = 0
         self.last_failure = outcome.failure or self.last_failure
         if outcome.failure is None or outcome.processed > 0:
-            self._advance(invocation, outcome)
+            self._advance(invocation, outcome, sent)
         else:
-            self._failed(invocation, outcome, now)
+            self._failed(invocation, outcome, sent, now)
 
-    def _advance(self, invocation: Invoke, outcome: Outcome) -> None:
+    def _advance(self, invocation: Invoke, outcome: Outcome, sent: int) -> None:
         """The first ``outcome.processed`` records are done, the others of the batch come next."""
         self._attempts = 0
         if self.window is not None and invocation.window is not None:
@@ -215,11 +231,10 @@ class Lane:
                 self.window.closed()
             else:
                 self.window.extended(invocation.window, outcome.state or EMPTY_STATE)
-        self._counts.retries += outcome.processed < len(invocation.records)
+        self._counts.retries += outcome.processed < sent
         self._pass(outcome.processed)
 
-    def _failed(self, invocation: Invoke, outcome: Outcome, now: float) -> None:
-        sent = len(invocation.records)
+    def _failed(self, invocation: Invoke, outcome: Outcome, sent: int, now: float) -> None:
         if self._mapping.bisect_batch_on_function_error and sent > 1:
             whole = self._parts.popleft()
             self._parts.extendleft([whole - sent // 2, sent // 2])
@@ -247,7 +262,7 @@ class Lane:
 
     def _give_up(self, count: int, condition: Condition, last: Outcome, members: bytes) -> None:
         discard = Discard(
-            tuple(islice(self.buffer, count)),
+            self._head(count),
             condition,
             self._attempts,
             last.request_id or self._new_id(),
@@ -262,7 +277,7 @@ class Lane:
 
     def on_delivered(self, now: float) -> None:
         """The destination was told."""
-        self._counts.delivered += len(self._delivering().records)
+        self._counts.delivered += self._delivering().count
         self._settle(self._delivering())
 
     def on_delivery_failed(self, now: float) -> None:
@@ -272,7 +287,7 @@ class Lane:
         self._delivery_attempts += 1
         self._counts.delivery_failures += 1
         if self._delivery_attempts >= self._settings.destination_attempts:
-            self._counts.dropped += len(discard.records)
+            self._counts.dropped += discard.count
             self._settle(discard)
         else:
             self._retry_at = now + self._settings.unreachable.delay_s(self._delivery_attempts)
@@ -288,12 +303,19 @@ class Lane:
         self._delivery_attempts = 0
         if discard.condition == "RetryAttemptsExhausted":
             self._attempts = 0
-        self._counts.dropped_records += len(discard.records)
-        self._pass(len(discard.records))
+        self._counts.dropped_records += discard.count
+        self._pass(discard.count)
 
     def _pass(self, count: int) -> None:
         """Take ``count`` records off the buffer."""
-        for _ in range(count):
+        self.buffered -= count
+        left = count
+        while left:
+            record = self.buffer[0]
+            if left < record.count:
+                self.buffer[0] = record.first(record.count - left)
+                break
+            left -= record.count
             self.last_done = self.buffer.popleft().sequence_number
         if self._parts:
             self._parts[0] -= count

@@ -107,7 +107,7 @@ class ShardSchedule:
     @property
     def buffered(self) -> int:
         """Records read and not processed."""
-        return sum(len(lane.buffer) for lane in self._lanes)
+        return sum(lane.buffered for lane in self._lanes)
 
     @property
     def in_flight(self) -> int:
@@ -147,6 +147,39 @@ class ShardSchedule:
             return True
         idle = all(lane.is_idle for lane in self._lanes)
         return idle and self._tip_seen_at is not None and self._tip_seen_at >= since
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Nothing is to be done before the next read, whatever that brings; an open window may be waiting."""
+        lane = self._lanes[0]
+        return (
+            len(self._lanes) == 1
+            and not self._filters
+            and not self._ended
+            and not self._poll_failures
+            and not lane.buffer
+            and not lane.is_busy
+            and not lane.is_blocked
+        )
+
+    @property
+    def next_poll_at(self) -> float:
+        """When the next read is due."""
+        return self._next_poll_at
+
+    @property
+    def open_window(self) -> OpenWindow | None:
+        return self._window.open if self._window is not None else None
+
+    def resume(self, next_poll_at: float, tip_seen_at: float | None, window: OpenWindow | None) -> None:
+        """For whoever knows what reads at rest bring and carried them out without asking: all of it was processed at
+        once, the next read is due at ``next_poll_at``, the last one began at ``tip_seen_at`` if it found the tip."""
+        assert self.is_at_rest, "something is to be done"
+        self._next_poll_at = next_poll_at
+        self._tip_seen_at = tip_seen_at
+        if self._window is not None:
+            self._window.open = window
+        self._move_checkpoint()
 
     # -- deciding --------------------------------------------------------------------------------------
 
@@ -219,17 +252,19 @@ class ShardSchedule:
         self._poll_failures = 0
         self.millis_behind = millis_behind
         self._ended = shard_ended
+        count = 0
         if records:
             self._read_up_to = records[-1].sequence_number
-            self._distribute(records, now)
+            count = self._distribute(records, now)
             self._tip_seen_at = None
         elif millis_behind == 0:
             self._tip_seen_at = began
-        more = millis_behind > 0 or len(records) >= settings.get_records_limit
+        more = millis_behind > 0 or count >= settings.get_records_limit
         self._next_poll_at = began + (settings.catch_up_interval_s if more else settings.poll_interval_s)
 
-    def _distribute(self, records: Sequence[Record], now: float) -> None:
-        self.counts.polled += len(records)
+    def _distribute(self, records: Sequence[Record], now: float) -> int:
+        count = sum(record.count for record in records)
+        self.counts.polled += count
         passing = self._passing(records) if self._filters else records
         if len(self._lanes) == 1:
             self._lanes[0].push(passing, now)
@@ -246,6 +281,7 @@ class ShardSchedule:
             }
             self._order.extend((record.sequence_number, owners.get(record.sequence_number)) for record in records)
         self._move_checkpoint()
+        return count
 
     def _passing(self, records: Sequence[Record]) -> list[Record]:
         passing = []
@@ -253,7 +289,7 @@ class ShardSchedule:
             if self._filters.passes(record.encoded):
                 passing.append(record)
             else:
-                self.counts.filtered_out += 1
+                self.counts.filtered_out += record.count
                 self._lanes[0].latest_filtered_arrival_s = record.arrival_s
         return passing
 

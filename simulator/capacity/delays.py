@@ -1,76 +1,85 @@
-"""How long messages took to be processed, from what a plan saw second by second.
+"""How long messages took from when they were due until their effect could be seen, message by message.
 
-A plan keeps no times of single records, but the books of every second are enough: so many messages were due, so many
-were taken out of the stream by a function. Records of a stream are read in order, so the message that was due as the
-n-th is the one that left as the n-th, and the time between is its delay (the two curves' horizontal distance)::
-
-    messages | due      ___----        left
-             |      _.-'   <-- delay -->  ___---
-             |__.-'_______________..---'''______ s
-
-A delay is at most one second too long for one shard. Several shards count as one queue, so where a single one is far
-behind, the p99 is told too short. With a tumbling window nothing can be seen before the window of a record is over.
+Counted in ticks of 20 ms: from the beginning of the tick that a message was due in to the end of that in which it could
+be seen, so that a delay is at most two ticks too long. Waits before acceptance are averaged over the messages of a
+shard and tick.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
+from simulator.capacity.arrivals import LINGER_MS, TICKS, Chunk, Run
 
-from simulator.capacity.model import Plan
-from simulator.capacity.workload import START_MS
+if TYPE_CHECKING:
+    from simulator.capacity.model import Plan
 
-Seconds = npt.NDArray[np.float64]
-_RANKS = 20_001
+SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
 
 
-def delay_s(plan: Plan, source: str, share: float = 0.99) -> float | None:
-    """Within how many seconds of being due ``share`` of all messages were processed by the event source ``source``;
-    None when fewer were before the plan gave up. Lost messages count until they were given up."""
-    workload = plan.workload
-    ends = np.arange(plan.seconds + 1, dtype=float)
-    accepted = _summed(plan, "accepted")
-    gone = accepted + _summed(plan, "lost")
-    backlog = np.array([0.0, *plan.timeline.series("backlog", source, plan.seconds)])
-    left = np.maximum.accumulate(np.maximum(0.0, gone - backlog))
-    ranks = np.linspace(0, workload.messages, _RANKS)
-    due = ranks / workload.bikers
-    window_s = _window_s(plan, source)
-    if not window_s:
-        leaves = _when(ranks, left, ends)
-    else:
-        arrives = np.interp(ranks, gone, ends)
-        offset_s = START_MS / 1000 % window_s
-        closes = (np.floor((arrives + offset_s) / window_s) + 1) * window_s - offset_s
-        # The last record of its window must have been read too.
-        leaves = np.maximum(closes, _when(np.interp(closes, ends, gone), left, ends))
-    delay = float(np.quantile(leaves - due, share, method="higher"))
-    return delay if math.isfinite(delay) else None
+class Delays:
+    """A histogram of what a function made visible; ``start_s`` is when the first race began."""
+
+    def __init__(self, start_s: float) -> None:
+        self._start_s = start_s
+        self._counts: list[int] = []
+
+    def add(self, run: Run, count: int, now: float) -> None:
+        """``count`` of its records could be seen at ``now``."""
+        arrived = round((run.arrival_s - self._start_s) * TICKS)
+        self._reach(now, arrived - 1, run.wait_ticks)[self._place(now, arrived - 1, run.wait_ticks)] += count
+
+    def add_chunk(self, chunk: Chunk, now: float) -> None:
+        """All of its records could be seen at ``now``."""
+        first, waits = self._place(now, chunk.first_tick, 0.0), chunk.waits
+        counts = self._reach(now, chunk.first_tick, max(waits) if waits is not None else 0.0)
+        if waits is None:
+            for tick, count in enumerate(chunk.counts):
+                if count:
+                    counts[first - tick] += count
+            return
+        for tick, count in enumerate(chunk.counts):
+            if count:
+                counts[first - tick + round(waits[tick])] += count
+
+    def _place(self, now: float, tick: int, wait_ticks: float) -> int:
+        return max(1, int((now - self._start_s) * TICKS + 1e-4) + 1 - tick + round(wait_ticks))
+
+    def _reach(self, now: float, tick: int, wait_ticks: float) -> list[int]:
+        missing = self._place(now, tick, wait_ticks) + 2 - len(self._counts)
+        if missing > 0:
+            self._counts.extend([0] * missing)
+        return self._counts
+
+    @property
+    def messages(self) -> int:
+        """How many could be seen."""
+        return sum(self._counts)
+
+    def ms(self, share: float, messages: int | None = None) -> int | None:
+        """The delay that ``share`` of ``messages`` (all that could be seen when None) did not exceed, in ms; None when
+        so many were not seen."""
+        wanted = share * (self.messages if messages is None else messages)
+        for place, seen in enumerate(accumulate(self._counts)):
+            if seen >= wanted - 1e-6:
+                return place * LINGER_MS
+        return None if wanted > 0 else 0
+
+    def as_ms(self) -> Mapping[str, int]:
+        """p50, p99 and max of what could be seen."""
+        return {name: self.ms(share) or 0 for name, share in SHARES.items()}
 
 
 def slowest_s(plan: Plan, share: float = 0.99) -> float | None:
-    """:func:`delay_s` of the event source that took longest; None when it did not get there."""
-    delays = [delay_s(plan, source, share) for source in plan.timeline.resources("backlog")]
-    known = [one for one in delays if one is not None]
-    return max(known) if len(known) == len(delays) and known else None
-
-
-def _summed(plan: Plan, metric: str) -> Seconds:
-    """What all resources together came to by the end of each second, from 0 on."""
-    series = [plan.timeline.series(metric, one, plan.seconds) for one in plan.timeline.resources(metric)]
-    return np.array([0.0, *accumulate(map(sum, zip(*series, strict=True)))] if series else [0.0] * (plan.seconds + 1))
-
-
-def _when(ranks: Seconds, curve: Seconds, ends: Seconds) -> Seconds:
-    """The end of the second in which ``curve`` reaches each of ``ranks``; infinity where it never does."""
-    # Ranks are sums of floats: half a message is less than any.
-    places = np.searchsorted(curve, ranks - 0.5)
-    return np.where(places < len(curve), ends[np.minimum(places, len(curve) - 1)], np.inf)
-
-
-def _window_s(plan: Plan, source: str) -> int:
-    sources = [one for function in plan.deployment.functions for one in function.event_sources]
-    return next((one.tumbling_window_s for one in sources if one.name == source), 0)
+    """Within how many seconds of being due ``share`` of all messages had the effect that bikers wait for
+    (:attr:`simulator.capacity.functions.Function.is_live`), by the slowest such function; None when fewer had it."""
+    found = 0.0
+    live = [one for one in plan.functions if one.is_live] or list(plan.functions)
+    for function in live:
+        delay_ms = function.delays.ms(share, plan.ledger.generated)
+        if delay_ms is None:
+            return None
+        found = max(found, delay_ms / 1000)
+    return found

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulator.capacity.arrivals import Kind
-from simulator.capacity.workload import START_MS, Indices, Riders
-from simulator.cloud.item_size import Item
+from simulator.capacity.arrivals import Indices, Kind
+from simulator.capacity.workload import START_MS, Riders
+from simulator.cloud.item_size import Item, item_size, read_units
 
 
 def _item(pk: str, sk: str, gsi: str, ts_ms: int = START_MS + 123) -> dict[str, dict[str, str]]:
@@ -28,6 +28,8 @@ class ResultsItem:
         self._result_bytes = result_bytes
         self._by_shard = by_shard
         self._known: dict[int, int] = {}
+        self._image_now: Item | None = None
+        self.read_units = read_units(0, consistent=True)
 
     @property
     def racers(self) -> int:
@@ -41,10 +43,12 @@ class ResultsItem:
         """It was put with ``racers`` of that shard merged into it."""
         self._known = self._with(shard, racers)
         self.version += 1
+        self._image_now = self._image(self.racers, self.version)
+        self.read_units = read_units(item_size(self._image_now), consistent=True)
 
     def image(self) -> Item | None:
-        """As it is; None before the first put."""
-        return self._image(self.racers, self.version) if self.version else None
+        """As it is; None before the first put. ``read_units`` is what a consistent read of it takes."""
+        return self._image_now
 
     def image_with(self, shard: int, racers: int) -> Item:
         """As it would be with ``racers`` of that shard merged into it."""
@@ -75,6 +79,12 @@ class League:
             for (shard, place), count in zip(*_counted(pairs), strict=True):
                 self._on_shard[shard, place] = count
 
+    def racers_on(self, shard: int) -> int:
+        """At most how many racers' messages come to ``shard`` in a race."""
+        if not self._by_shard:
+            return self._riders.workload.bikers
+        return sum(self._on_shard.get((shard, place), 0) for place in range(len(self._riders.workload.classes)))
+
     def racers_seen(self, shard: int, of: tuple[int, int], records: int) -> int:
         """At most how many racers of race and class ``of`` are behind ``records`` that came to ``shard``."""
         racers = self._riders.workload.racers
@@ -93,6 +103,11 @@ class League:
             known = ResultsItem(key, class_id, workload.racers, result_bytes, by_shard=self._by_shard)
             self._results[of] = known
         return known
+
+    def all_results(self) -> list[ResultsItem]:
+        """Those of every race and class."""
+        workload = self._riders.workload
+        return [self.results((race, place)) for race in range(workload.races) for place in range(len(workload.classes))]
 
     def finish_item(self, kind: Kind) -> Item:
         """A biker's item of a race."""

@@ -13,8 +13,8 @@ Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and fu
 record by record), and O(calls) for the table. Memory is O(racers + what of
 ticks x shards is not read yet).
 
-Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, streams
-that are on-demand for longer than the 15 minutes after which one may split, auto scaling, cold starts.
+Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, the
+growth of on-demand streams, auto scaling, cold starts.
 """
 
 from __future__ import annotations
@@ -23,20 +23,25 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from consumers.runtime.event import EventBuilder
 from consumers.store import DEFAULT_TABLE
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
+from simulator.capacity.delays import SHARES
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
+from simulator.capacity.growth import first_split_s
 from simulator.capacity.items import League
+from simulator.capacity.lanes import Lanes
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
 from simulator.capacity.producing import PutRecordsProducer
-from simulator.capacity.reading import Reader
+from simulator.capacity.reading import Reader, forgettable
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
-from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload
+from simulator.capacity.workload import START_MS, Riders, Workload
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
@@ -48,9 +53,8 @@ LEAD_S = 1.5
 """The deployment stands so long before the first message."""
 DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
-
-
-SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+_HOPES_S = 10.0
+"""How often it is asked whether they still can."""
 
 
 class PlanError(ValueError):
@@ -62,8 +66,9 @@ class Plan:
     """What came out.
 
     ``settled_s`` is when consumers had caught up, from the end of the last race; None when they had not within
-    :data:`DRAIN_S`. ``accepted_ms`` is how long messages waited for their acceptance from when they were due, in whole
-    ticks of 20 ms: p50, p99 and max. ``not_modelled`` says what was left out, one line each.
+    :data:`DRAIN_S`, or could not any more, which ``never`` then says. ``accepted_ms`` is how long messages waited for
+    their acceptance from when they were due, in whole ticks of 20 ms: p50, p99 and max. ``not_modelled`` says what was
+    left out, one line each.
     """
 
     deployment: Deployment
@@ -74,6 +79,7 @@ class Plan:
     timeline: Timeline
     seconds: int
     settled_s: float | None
+    never: str
     backlog: int
     shards: tuple[Shard, ...]
     tables: tuple[Table, ...]
@@ -109,10 +115,12 @@ def plan(
     prices: Mapping[str, Price] = PRICES,
     drain_s: float = DRAIN_S,
     jitter_seed: int | None = None,
+    rests: bool = True,
 ) -> Plan:
     """Run ``workload`` on ``deployment``. The same arguments give the same plan.
 
-    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None.
+    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None. Without ``rests``, no
+    second is skipped (:mod:`simulator.capacity.reading`), which changes nothing but the time it takes.
 
     :raises PlanError: for what the model does not know.
     """
@@ -128,11 +136,13 @@ def plan(
     riders = Riders(workload, [low for low, _ in ranges])
     shards = [Shard(index, one, now, settings) for index, one in enumerate(ranges)]
     sources, left_out = _sources(deployment, stream)
-    arrivals = [_arrivals(riders, shard, sources) for shard in shards]
+    lanes = Lanes(source.parallelization_factor for _, source in sources)
+    arrivals = _arrivals(riders, shards, sources, lanes)
     tables = {table.name: Table(table, settings, timeline, now) for table in deployment.tables}
     league = League(riders)
     functions: dict[str, Function] = {}
     readers: list[Reader] = []
+    siblings: list[list[Reader]] = [[] for _ in shards]
     for spec, source in sources:
         function = functions.get(spec.name)
         if function is None:
@@ -142,20 +152,40 @@ def plan(
             if not function.is_modelled:
                 left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
         mapping = mapping_config(spec, source, source.source_arn)
-        for shard, held in zip(shards, arrivals, strict=True):
-            reader = Reader(clock, mapping, shard, held, function, timeline, rng)
+        for place, shard in enumerate(shards):
+            reader = Reader(
+                clock, mapping, shard, place, arrivals, function, timeline, rng, siblings[place], rests=rests
+            )
             readers.append(reader)
             # Pollers begin when they begin: their seconds are not aligned.
             clock.at(now + rng.random(), reader.step)
-    by_key = any(source.parallelization_factor > 1 for _, source in sources)
     producer: Producer = (
-        RuleProducer(riders, shards, arrivals, timeline, rng, settings, by_key=by_key)
+        RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
         if workload.transport == "mqtt"
-        else PutRecordsProducer(riders, shards, arrivals, timeline, rng, by_key=by_key)
+        else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
     )
-    _ride(producer, clock, timeline, readers, list(tables.values()))
+    levels = _Levels(clock, list(tables.values()))
+    for race in range(workload.races):
+        # Producers run ahead of consumers, on which nothing that they do depends.
+        producer.ride((race + 1) * workload.seconds)
+        clock.run_until(arrivals.until_s)
+        arrivals.forget(forgettable(readers, len(shards), arrivals))
+    producer.finish()
+    clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
-    settled_s = _drain(clock, timeline, readers, list(tables.values()), end, drain_s)
+    settled_s, never = _drain(clock, readers, end, drain_s)
+    levels.stop()
+    seconds = timeline.second(clock.now) + 1
+    for function in functions.values():
+        function.settle(seconds)
+    _tell_backlog(timeline, sources, seconds)
+    if stream.mode == "ON_DEMAND":
+        split_s = first_split_s(shards, timeline, riders.sizes.record_bytes, seconds)
+        if split_s is not None:
+            left_out.append(
+                f"on-demand stream {stream.name} would split a shard {split_s / 60:.0f} minutes after the start and "
+                f"take more from then on; {len(shards)} shards are planned throughout"
+            )
     usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), clock.now - now)
     return Plan(
         deployment=deployment,
@@ -164,8 +194,9 @@ def plan(
         ledger=producer.ledger,
         accepted_ms={name: producer.wait_ms(share) for name, share in SHARES.items()},
         timeline=timeline,
-        seconds=timeline.second(clock.now) + 1,
+        seconds=seconds,
         settled_s=settled_s,
+        never=never,
         backlog=sum(reader.backlog for reader in readers),
         shards=tuple(shards),
         tables=tuple(tables.values()),
@@ -181,12 +212,6 @@ def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
     if not deployment.streams:
         raise PlanError(f"{deployment.path} declares no stream for telemetry; add an AWS::Kinesis::Stream")
     stream = deployment.streams[0]
-    split_s = limits.ON_DEMAND_SPLIT_MINUTES.value * 60
-    if stream.mode == "ON_DEMAND" and workload.total_seconds > split_s:
-        raise PlanError(
-            f"stream {stream.name} is on-demand, and its shards may split after {split_s:.0f} s, which is not planned "
-            "yet; plan at most that long"
-        )
     if workload.transport == "mqtt" and not _has_rule(deployment, stream):
         raise PlanError(
             f"{deployment.path} has no rule that puts messages on stream {stream.name}; add an AWS::IoT::TopicRule "
@@ -223,70 +248,84 @@ def _sources(
     return found, left_out
 
 
-def _arrivals(riders: Riders, shard: Shard, sources: Sequence[tuple[FunctionSpec, EventSourceSpec]]) -> Arrivals:
+def _arrivals(
+    riders: Riders, shards: Sequence[Shard], sources: Sequence[tuple[FunctionSpec, EventSourceSpec]], lanes: Lanes
+) -> Arrivals:
     """Its entries of events are made by the runtime's own encoder of a real message."""
     entries = [b"{}", b"{}"]
     if sources:
         function, source = sources[0]
-        events = EventBuilder(mapping_config(function, source, source.source_arn), shard.shard_id)
-        number = shard.sequence_number(0, START_MS)
+        events = EventBuilder(mapping_config(function, source, source.source_arn), shards[0].shard_id)
+        number = shards[0].sequence_number(0, START_MS)
         entries = [
             events.record(number, str(riders.racer_ids[0]), message, START_MS / 1000).encoded
             for message in riders.messages
         ]
-    return Arrivals(entries[0], entries[1], riders.sizes.record_bytes)
+    return Arrivals(START_MS / 1000, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
 
 
-def _ride(
-    producer: Producer, clock: Clock, timeline: Timeline, readers: Sequence[Reader], tables: Sequence[Table]
-) -> None:
-    """Until everything is delivered or lost."""
-    number = 0
-    while not producer.is_done:
-        number += 1
-        now = (START_MS + number * LINGER_MS) / 1000
-        clock.run_until(now)
-        producer.tick(number - 1, now)
-        if number % TICKS == 0:
-            # The last tick belongs to the second that it ends.
-            timeline.level("outstanding", "producer", now - 0.001, producer.ledger.outstanding)
-            _record_levels(timeline, readers, tables, now - 0.001)
-    producer.tell()
+class _Levels:
+    """What tables have saved, told at the end of each second."""
+
+    def __init__(self, clock: Clock, tables: Sequence[Table]) -> None:
+        self._clock = clock
+        self._tables = tables
+        self._next = START_MS / 1000 + 1
+        self._runs = bool(tables)
+        self._plan()
+
+    def _plan(self) -> None:
+        if self._runs:
+            self._clock.at(self._next, self._tell)
+
+    def _tell(self) -> None:
+        for table in self._tables:
+            # It belongs to the second that it ends.
+            table.record_levels(self._clock.now - 1e-3)
+        self._next += 1
+        self._plan()
+
+    def stop(self) -> None:
+        """Nothing more happens."""
+        self._runs = False
+        for table in self._tables:
+            table.record_levels(self._clock.now)
 
 
-def _record_levels(timeline: Timeline, readers: Sequence[Reader], tables: Sequence[Table], now: float) -> None:
-    backlog: dict[str, int] = {}
-    needed: dict[int, tuple[Arrivals, int]] = {}
-    for reader in readers:
-        arrivals, least = needed.get(reader.shard.index, (reader.arrivals, reader.needs_from))
-        needed[reader.shard.index] = arrivals, min(least, reader.needs_from)
-        backlog[reader.mapping.name] = backlog.get(reader.mapping.name, 0) + reader.backlog
-    for name, records in backlog.items():
-        timeline.level("backlog", name, now, records)
-    for arrivals, position in needed.values():
-        arrivals.forget(position)
-    for table in tables:
-        table.record_levels(now)
+def _tell_backlog(timeline: Timeline, sources: Sequence[tuple[FunctionSpec, EventSourceSpec]], seconds: int) -> None:
+    """Records on the stream that an event source has not processed, at the end of each second."""
+    accepted = np.cumsum(timeline.summed("accepted", seconds))
+    for name in {source.name for _, source in sources}:
+        left = accepted - np.cumsum(timeline.series("processed", name, seconds))
+        timeline.set_series("backlog", name, left.tolist())
 
 
-def _drain(
-    clock: Clock,
-    timeline: Timeline,
-    readers: Sequence[Reader],
-    tables: Sequence[Table],
-    end: float,
-    drain_s: float,
-) -> float | None:
-    """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second."""
+def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) -> tuple[float | None, str]:
+    """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second. Or why they never
+    will, once that is certain."""
     sent = clock.now
     give_up = max(sent, end) + drain_s
-    while not all(reader.schedule.caught_up(sent) for reader in readers):
+    asks_at = sent + _HOPES_S
+    # Who has caught up with all that was sent stays so.
+    left = list(readers)
+    while True:
+        while left and left[-1].schedule.caught_up(sent):
+            left.pop()
+        if not left:
+            return max(0.0, clock.now - end), ""
         if clock.now >= give_up:
-            return None
+            return None, ""
+        if clock.now >= asks_at:
+            asks_at = clock.now + _HOPES_S
+            by_function: dict[Function, list[Reader]] = {}
+            for one in left:
+                if not one.schedule.caught_up(sent):
+                    by_function.setdefault(one.function, []).append(one)
+            reasons = {function.why_never(its, give_up) for function, its in by_function.items()}
+            if "" not in reasons:
+                return None, "; ".join(sorted(reasons))
         # Nothing changes before something that was planned happens.
         clock.run_until(min(give_up, max(clock.now + 0.1, clock.next_at())))
-        _record_levels(timeline, readers, tables, clock.now)
-    return max(0.0, clock.now - end)
 
 
 def _usage(

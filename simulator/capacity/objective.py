@@ -24,16 +24,10 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from simulator.capacity.functions import MODELLED
+from simulator.capacity.delays import slowest_s
 from simulator.capacity.model import Plan
 from simulator.capacity.prices import BillLine, total_usd
 from simulator.capacity.timeline import Broken
-from simulator.capacity.workload import START_MS
-
-Seconds = npt.NDArray[np.float64]
 
 _NUMBER = r"\d+(?:\.\d*)?|\.\d+"
 _TIME = re.compile(rf"({_NUMBER})\s*(ms|s|m)", re.ASCII)
@@ -44,7 +38,6 @@ NAMES = ("p99", "throttled", "table_throttled", "settled", "age")
 DEFAULT = "p99=10s,throttled=0,settled=10s"
 _LONGEST_S = 86_400.0
 _MOST_EXCESS = 1e6
-_SAMPLES = 2000
 
 
 class ObjectiveError(ValueError):
@@ -183,59 +176,6 @@ def measured(plan: Plan) -> Measured:
 
 
 def p99_s(plan: Plan) -> float:
-    """At most how long 99 % of the messages take from the biker until a function used them; ``inf`` when it never did.
-
-    The plan counts by the second, so this is an upper bound, up to one second more than it is: a message is taken as
-    used at the end of the second in which the backlog says so, first come first served. With a tumbling window it is
-    used when its window's last invocation is over.
-    """
-    return max((_p99_s(plan, source.name, source.tumbling_window_s) for source in _sources(plan)), default=0.0)
-
-
-def _sources(plan: Plan) -> Iterator[Any]:
-    """Event sources of functions whose result a biker waits for: those that use every message. Where none is known to
-    the planner, all that the stream feeds."""
-    every = [(function, source) for function in plan.functions for source in function.spec.event_sources]
-    live = [source for function, source in every if function.spec.handler == MODELLED[0]]
-    fed = plan.deployment.streams[0].name
-    yield from (one for one in live or [source for _, source in every] if one.source_name == fed)
-
-
-def _p99_s(plan: Plan, mapping: str, window_s: int) -> float:
-    timeline, workload, seconds = plan.timeline, plan.workload, plan.seconds
-    due = np.minimum(np.arange(1.0, seconds + 1), workload.total_seconds) * workload.bikers
-    accepted = np.cumsum(
-        np.sum([timeline.series("accepted", shard.shard_id, seconds) for shard in plan.shards], axis=0)
-    )
-    used = np.maximum.accumulate(accepted - np.array(timeline.series("backlog", mapping, seconds)))
-    total = int(accepted[-1])
-    if not total:
-        return 0.0
-    messages = np.linspace(1, total, min(total, _SAMPLES))
-    came_s, sent_s = _reached(accepted, messages), _reached(due, messages)
-    # Counts by the second: the last of a second's messages is used when that second ends.
-    used_s = np.searchsorted(used, messages - 1e-6).astype(np.float64) + 1
-    waits_s = np.maximum(used_s, came_s) - sent_s
-    if window_s:
-        offset_s = START_MS / 1000 % window_s
-        closes_s = np.ceil((came_s + offset_s) / window_s) * window_s - offset_s
-        # What is read of a window after its end is read as late as what came at its end.
-        waits_s = np.maximum(used_s, closes_s + np.minimum(1.0, used_s - came_s)) - sent_s
-    waits_s[used_s > len(used)] = math.inf
-    durations = [one for function in plan.functions for one in function.totals.durations_s if _feeds(function, mapping)]
-    # What throttled writes add is in the durations; a message waits for one of them.
-    duration_s = float(np.quantile(durations, 0.99)) if durations else 0.0
-    return float(np.quantile(waits_s, 0.99, method="higher")) + duration_s
-
-
-def _feeds(function: Any, mapping: str) -> bool:
-    return any(source.name == mapping for source in function.spec.event_sources)
-
-
-def _reached(cumulative: Seconds, counts: Seconds) -> Seconds:
-    """When a cumulative count by the second got to each of ``counts``; evenly within a second."""
-    at = np.minimum(np.searchsorted(cumulative, counts - 1e-6), len(cumulative) - 1)
-    before = np.where(at > 0, cumulative[at - 1], 0.0)
-    share = np.clip((counts - before) / np.maximum(cumulative[at] - before, 1e-9), 0.0, 1.0)
-    reached: Seconds = at + share
-    return reached
+    """Within how long 99 % of the messages had their effect, from when they were due; ``inf`` when fewer had."""
+    delay_s = slowest_s(plan, 0.99)
+    return math.inf if delay_s is None else delay_s

@@ -19,10 +19,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from producers.retry import THROTTLE
-from simulator.capacity.arrivals import Arrivals
+from simulator.capacity.arrivals import TICKS, Arrivals, Indices
 from simulator.capacity.gate import Gate
+from simulator.capacity.lanes import Lanes
 from simulator.capacity.timeline import Timeline
-from simulator.capacity.workload import START_MS, TICKS, Indices, RaceOffer, Riders
+from simulator.capacity.workload import START_MS, RaceOffer, Riders
 from simulator.cloud.shard import Shard
 
 MAX_RETRYING = 8 * 500
@@ -36,13 +37,12 @@ class PutRecordsProducer(Gate):
         self,
         riders: Riders,
         shards: Sequence[Shard],
-        arrivals: Sequence[Arrivals],
+        arrivals: Arrivals,
         timeline: Timeline,
         rng: random.Random,
-        *,
-        by_key: bool,
+        lanes: Lanes,
     ) -> None:
-        super().__init__(riders, shards, arrivals, timeline, by_key=by_key)
+        super().__init__(riders, shards, arrivals, timeline, lanes)
         count = riders.workload.bikers
         self._rng = rng
         self._keys = np.random.default_rng(rng.getrandbits(64))
@@ -56,20 +56,15 @@ class PutRecordsProducer(Gate):
         self._retrying = 0
         self._tick = 0
 
-    @property
-    def is_done(self) -> bool:
-        return self._tick >= self._total * TICKS and not self.ledger.outstanding
-
     def tick(self, number: int, now: float) -> None:
         """Everything that is sent at ``now``, the end of tick ``number`` since the first race began."""
-        self.begin(now)
         second, tick = divmod(number, TICKS)
         self._tick = number + 1
         if second < self._total:
             offer = self.offer(second // self.riders.workload.seconds)
             is_idle = not self.ledger.outstanding
             self.ledger.generated += offer.bounds[tick + 1] - offer.bounds[tick]
-            if is_idle and not self.by_key and self._counts_suffice(offer, tick, now):
+            if is_idle and self.lanes.count == 1 and self._counts_suffice(offer, tick, now):
                 self._send_counts(offer, second, tick, now)
                 return
             self._emit(offer, second, tick)
@@ -95,15 +90,14 @@ class PutRecordsProducer(Gate):
             taken = self.admit(place, count, now)
             self.waits[1] += taken
             if taken == count:
-                append = self.arrivals[place].append
                 for class_place, of_class in by_class:
-                    append(now, kinds[class_place], of_class)
+                    self.came(place, kinds[class_place], of_class)
                 continue
             assert offer.shards is not None
             senders = offer.senders(tick)
             members = senders[offer.shards[senders] == place]
             if taken:
-                self.store(place, members[:taken], second, now)
+                self.store(place, members[:taken], second)
             refused = members[taken:]
             self._backlog[refused] = 1
             self._shard_of_head[refused] = place
@@ -195,9 +189,9 @@ class PutRecordsProducer(Gate):
             own, own_heads = members[mine], heads[mine]
             taken = self.admit(place, len(own), now)
             if taken:
-                self.store(place, own[:taken], own_heads[:taken], now)
+                self.store(place, own[:taken], own_heads[:taken])
                 due_ticks = own_heads[:taken] * TICKS + self._due_ticks()[own[:taken]]
-                self.count_waits(self._tick - due_ticks)
+                self.count_waits(place, self._tick - due_ticks)
                 self._settle(own[:taken], own_heads[:taken])
             if taken < len(own):
                 refused.append((own[taken:], own_heads[taken:]))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from simulator.capacity.delays import SHARES, slowest_s
 from simulator.capacity.functions import Function
-from simulator.capacity.model import LEAD_S, SHARES, Plan
+from simulator.capacity.model import LEAD_S, Plan
 from simulator.capacity.prices import total_usd
 from simulator.deployment import to_dict
 
@@ -42,6 +43,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
         "first_limit": plan.broken[0].as_json() if plan.broken else None,
         "limits": [one.as_json() for one in plan.broken],
         "settled_s": None if plan.settled_s is None else round(plan.settled_s, 1),
+        "never_settles_because": plan.never,
         "backlog": plan.backlog,
         "ledger": {
             "generated": ledger.generated,
@@ -50,7 +52,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
             "throttled": ledger.throttled,
             "retried": ledger.retried,
         },
-        "latency_ms": {"accepted": dict(plan.accepted_ms)},
+        "latency_ms": {"accepted": dict(plan.accepted_ms), "visible": _visible(plan)},
         "shards": [_shard(plan, shard.shard_id) for shard in plan.shards],
         "functions": [_function(plan, function) for function in plan.functions],
         "tables": [one for table in plan.tables for one in _table(plan, table.provisioned())],
@@ -65,6 +67,12 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
     if with_timeline:
         told["timeline"] = {"lead_s": LEAD_S, "seconds": plan.seconds, "series": plan.timeline.as_json(plan.seconds)}
     return told
+
+
+def _visible(plan: Plan) -> dict[str, Any]:
+    """Of all messages, by the slowest function that shows each one's effect; None where it never did."""
+    delays = {name: slowest_s(plan, share) for name, share in SHARES.items()}
+    return {name: None if delay_s is None else round(delay_s * 1e3) for name, delay_s in delays.items()}
 
 
 def _shard(plan: Plan, shard_id: str) -> dict[str, Any]:
@@ -89,6 +97,7 @@ def _function(plan: Plan, function: Function) -> dict[str, Any]:
         "timeouts": totals.timeouts,
         "throttles": totals.throttles,
         "concurrency_max": int(timeline.highest("concurrency", function.spec.name)),
+        "seen_ms": dict(function.delays.as_ms()),
         "duration_ms": {
             name: round(durations[min(len(durations) - 1, int(share * len(durations)))] * 1e3, 1) if durations else 0
             for name, share in SHARES.items()

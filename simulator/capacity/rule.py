@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.capacity.arrivals import Arrivals
+from simulator.capacity.arrivals import LINGER_MS, TICKS, Arrivals, Indices
 from simulator.capacity.gate import Gate
+from simulator.capacity.lanes import Lanes
 from simulator.capacity.timeline import Timeline
-from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Indices, RaceOffer, Riders
+from simulator.capacity.workload import START_MS, RaceOffer, Riders
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.shard import Shard
 
@@ -40,30 +41,22 @@ class RuleProducer(Gate):
         self,
         riders: Riders,
         shards: Sequence[Shard],
-        arrivals: Sequence[Arrivals],
+        arrivals: Arrivals,
         timeline: Timeline,
         rng: random.Random,
         settings: LimitSettings,
-        *,
-        by_key: bool,
+        lanes: Lanes,
     ) -> None:
-        super().__init__(riders, shards, arrivals, timeline, by_key=by_key)
+        super().__init__(riders, shards, arrivals, timeline, lanes)
         self._settings = settings
         self._rng = np.random.default_rng(rng.getrandbits(64))
         self._total = riders.workload.total_seconds
         # What is tried again, by the tick at whose end it is.
         self._again: dict[int, list[_Puts]] = {}
-        self._tick = 0
-
-    @property
-    def is_done(self) -> bool:
-        return self._tick >= self._total * TICKS and not self.ledger.outstanding
 
     def tick(self, number: int, now: float) -> None:
         """As :meth:`PutRecordsProducer.tick`."""
-        self.begin(now)
         second, tick = divmod(number, TICKS)
-        self._tick = number + 1
         parts = self._again.pop(number, [])
         retries = sum(len(one.members) for one in parts)
         if retries:
@@ -92,8 +85,8 @@ class RuleProducer(Gate):
         count = len(puts.members)
         taken = self.admit(place, count, now, each=True)
         if taken:
-            self.count_waits(number + 1 - puts.due[:taken])
-            self.store(place, puts.members[:taken], puts.due[:taken] // TICKS, now)
+            self.count_waits(place, number + 1 - puts.due[:taken])
+            self.store(place, puts.members[:taken], puts.due[:taken] // TICKS)
         if taken == count:
             return
         refused = puts.chosen(np.arange(taken, count))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from simulator.capacity.timeline import Timeline
 from simulator.cloud import dynamodb_costs
 from simulator.cloud.dynamodb import Admission, TableCapacity
-from simulator.cloud.dynamodb_costs import failed_condition_cost, write_cost
+from simulator.cloud.dynamodb_costs import Cost, failed_condition_cost, write_cost
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, write_touches
 from simulator.cloud.item_size import Item, item_size, read_units
@@ -43,14 +43,21 @@ class Table:
         self.capacity = TableCapacity(self.spec, settings, now)
         self.write_units = self.read_units = 0.0
         self._timeline = timeline
+        self._costs: dict[str, Cost] = {}
+        self._names: dict[str | None, str] = {None: table.name}
         self._provisioned: dict[tuple[str, str | None], float] = {}
         for level in self.capacity.levels(now):
             self._provisioned["Write", level.index_name] = level.provisioned_write
             self._provisioned["Read", level.index_name] = level.provisioned_read
 
-    def put(self, before: Item | None, after: Item, now: float) -> bool:
-        """Whether the table and its indexes pay for a write now; nothing is spent when not."""
-        cost = write_cost(self.spec, before, after)
+    def put(self, before: Item | None, after: Item, now: float, alike: str = "") -> bool:
+        """Whether the table and its indexes pay for a write now; nothing is spent when not. Writes that are ``alike``
+        differ in no size, and are weighed once."""
+        cost = self._costs.get(alike)
+        if cost is None:
+            cost = write_cost(self.spec, before, after)
+            if alike:
+                self._costs[alike] = cost
         touches = write_touches(self.spec, before, after, after, cost)
         admission = self.capacity.admit_write(cost.table_units, cost.global_, now, touches)
         if not admission.admitted:
@@ -74,9 +81,8 @@ class Table:
         self.write_units += cost.total_units
         return True
 
-    def get(self, item: Item | None, key: Item, now: float) -> bool:
-        """A consistent read."""
-        units = read_units(item_size(item) if item else 0, consistent=True)
+    def get(self, units: float, key: Item, now: float) -> bool:
+        """A consistent read that takes so many units."""
         admission = self.capacity.admit_read(units, now, touches=item_touches(self.spec, key, units))
         if not admission.admitted:
             self._refused("Read", admission, now)
@@ -85,9 +91,29 @@ class Table:
         self.read_units += units
         return True
 
+    def why_never(self, writes: int, before: Item | None, after: Item, now: float, until: float) -> str:
+        """Why so many writes, each after a read of what was ``before``, cannot be paid by ``until``, in words; empty
+        where they might be."""
+        cost = write_cost(self.spec, before, after)
+        read = read_units(item_size(before), consistent=True) if before else 0.0
+        for level in self.capacity.levels(now):
+            is_table = level.index_name is None
+            written = cost.table_units if level.index_name is None else cost.global_.get(level.index_name, 0.0)
+            for direction, each, saved, rate in (
+                ("write", written, level.saved_write, level.provisioned_write),
+                ("read", read if is_table else 0.0, level.saved_read, level.provisioned_read),
+            ):
+                if rate and writes * each > max(0.0, saved) + rate * (until - now):
+                    name = self.resource(level.index_name)
+                    return f"{name} owes {writes * each:,.0f} {direction} units and has {rate:,.0f} a second"
+        return ""
+
     def resource(self, index_name: str | None) -> str:
         """``table`` or ``table/index``."""
-        return self.name if index_name is None else f"{self.name}/{index_name}"
+        known = self._names.get(index_name)
+        if known is None:
+            known = self._names[index_name] = f"{self.name}/{index_name}"
+        return known
 
     def record_levels(self, now: float) -> None:
         """What is saved, at the end of a second."""
@@ -104,8 +130,9 @@ class Table:
         return found
 
     def _consumed(self, direction: str, units: Mapping[str | None, float], now: float) -> None:
+        metric = "consumed_write_units" if direction == "Write" else "consumed_read_units"
         for index_name, amount in units.items():
-            self._timeline.add(f"consumed_{direction.lower()}_units", self.resource(index_name), now, amount)
+            self._timeline.add(metric, self.resource(index_name), now, amount)
 
     def _refused(self, direction: str, admission: Admission, now: float) -> None:
         for reason in admission.throttled_by:

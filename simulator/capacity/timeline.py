@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Seconds = npt.NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -31,6 +36,36 @@ class Broken:
         }
 
 
+class _Series:
+    """One number a second, from single values and from spans of seconds that are alike."""
+
+    __slots__ = ("is_peak", "spans", "values")
+
+    def __init__(self, *, is_peak: bool) -> None:
+        self.is_peak = is_peak
+        self.values: list[float] = []
+        self.spans: list[tuple[int, int, float]] = []
+
+    def reach(self, second: int) -> list[float]:
+        values = self.values
+        if second >= len(values):
+            values.extend([0.0] * (second + 1 - len(values)))
+        return values
+
+    def settled(self) -> list[float]:
+        """With all spans in it."""
+        if self.spans:
+            values = np.array(self.reach(max(until for _, until, _ in self.spans) - 1))
+            for first, until, value in self.spans:
+                if self.is_peak:
+                    np.maximum(values[first:until], value, out=values[first:until])
+                else:
+                    values[first:until] += value
+            self.values = values.tolist()
+            self.spans.clear()
+        return self.values
+
+
 class Timeline:
     """Series by (metric, resource), one number a second since ``start``. What happened before counts as second 0.
 
@@ -39,29 +74,49 @@ class Timeline:
 
     def __init__(self, start: float) -> None:
         self.start = start
-        self._values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        self._series: dict[tuple[str, str], _Series] = {}
         self._broken: dict[tuple[str, str], Broken] = {}
 
     def second(self, now: float) -> int:
         # Ticks are sums of floats, and must not fall into the second before.
         return max(0, int(now - self.start + 1e-4))
 
+    def _of(self, metric: str, resource: str, *, is_peak: bool = False) -> _Series:
+        known = self._series.get((metric, resource))
+        if known is None:
+            known = self._series[metric, resource] = _Series(is_peak=is_peak)
+        return known
+
     def add(self, metric: str, resource: str, now: float, amount: float) -> None:
         """Add to a sum."""
-        values = self._values[metric, resource]
         second = self.second(now)
-        values[second] = values.get(second, 0) + amount
+        self._of(metric, resource).reach(second)[second] += amount
+
+    def add_span(self, metric: str, resource: str, first: int, seconds: int, amount: float) -> None:
+        """Add ``amount`` to a sum in each of ``seconds`` seconds from second ``first`` on."""
+        if seconds > 0:
+            self._of(metric, resource).spans.append((first, first + seconds, amount))
 
     def peak(self, metric: str, resource: str, now: float, value: float) -> None:
         """Raise a peak."""
-        values = self._values[metric, resource]
         second = self.second(now)
-        if value > values.get(second, 0):
+        values = self._of(metric, resource, is_peak=True).reach(second)
+        if value > values[second]:
             values[second] = value
+
+    def peak_span(self, metric: str, resource: str, first: int, seconds: int, value: float) -> None:
+        """Raise a peak in each of ``seconds`` seconds from second ``first`` on."""
+        if seconds > 0:
+            self._of(metric, resource, is_peak=True).spans.append((first, first + seconds, value))
 
     def level(self, metric: str, resource: str, now: float, value: float) -> None:
         """Set what stands at the end of a second."""
-        self._values[metric, resource][self.second(now)] = value
+        second = self.second(now)
+        self._of(metric, resource).reach(second)[second] = value
+
+    def set_series(self, metric: str, resource: str, values: Sequence[float]) -> None:
+        """Set every second, from the first on."""
+        self._of(metric, resource).values = list(values)
 
     def broke(self, name: str, resource: str, limit: float, unit: str, now: float, refused: int = 1) -> None:
         """A limit refused something."""
@@ -79,36 +134,43 @@ class Timeline:
 
     def total(self, metric: str, resource: str | None = None) -> float:
         """Sum over all seconds, of one resource or of all."""
-        return sum(
-            sum(values.values())
-            for (name, what), values in self._values.items()
-            if name == metric and resource in (None, what)
-        )
+        return sum(sum(values) for values in self._matching(metric, resource))
 
     def highest(self, metric: str, resource: str | None = None) -> float:
         """The largest second of a resource, or of any."""
-        return max(
-            (
-                value
-                for (name, what), values in self._values.items()
-                if name == metric and resource in (None, what)
-                for value in values.values()
-            ),
-            default=0.0,
-        )
+        return max((max(values, default=0.0) for values in self._matching(metric, resource)), default=0.0)
+
+    def _matching(self, metric: str, resource: str | None) -> Iterator[list[float]]:
+        if resource is not None:
+            known = self._series.get((metric, resource))
+            if known is not None:
+                yield known.settled()
+            return
+        for (name, _), series in self._series.items():
+            if name == metric:
+                yield series.settled()
 
     def series(self, metric: str, resource: str, seconds: int) -> list[float]:
         """One number for each of the first ``seconds``."""
-        values = self._values.get((metric, resource), {})
-        return [values.get(second, 0) for second in range(seconds)]
+        known = self._series.get((metric, resource))
+        values = known.settled()[:seconds] if known is not None else []
+        return values + [0.0] * (seconds - len(values))
+
+    def summed(self, metric: str, seconds: int) -> Seconds:
+        """Over all resources, one number for each of the first ``seconds``."""
+        total = np.zeros(seconds)
+        for values in self._matching(metric, None):
+            part = values[:seconds]
+            total[: len(part)] += part
+        return total
 
     def resources(self, metric: str) -> list[str]:
-        return sorted(resource for name, resource in self._values if name == metric)
+        return sorted(resource for name, resource in self._series if name == metric)
 
     def as_json(self, seconds: int) -> dict[str, dict[str, list[float]]]:
         """``{metric: {resource: [...]}}``."""
         found: dict[str, dict[str, list[float]]] = {}
-        for metric, resource in sorted(self._values):
+        for metric, resource in sorted(self._series):
             values = self.series(metric, resource, seconds)
             found.setdefault(metric, {})[resource] = [round(value, 3) for value in values]
         return found

@@ -26,6 +26,10 @@ def render(plan: Plan) -> RenderableType:
     """The answer first, then what stands behind it."""
     told = as_json(plan, with_timeline=False)
     parts: list[RenderableType] = [_question(told), _answer(plan)]
+    seen = told["latency_ms"]["visible"]
+    if seen["max"] is not None:
+        text = "results seen p50 {p50:.1f} s, p99 {p99:.1f} s, max {max:.1f} s after a message was due"
+        parts.append(Text(text.format(**{name: value / 1e3 for name, value in seen.items()})))
     parts += [_limit(one) for one in plan.broken[:_ROWS_SHOWN]]
     parts.append(_shards(told))
     if plan.functions:
@@ -57,7 +61,9 @@ def _answer(plan: Plan) -> Text:
         fate += f", {ledger.lost:,} lost"
     fate += f", p99 within {plan.accepted_ms['p99']:,} ms"
     if plan.settled_s is None:
-        fate += f"; {plan.backlog:,} records still unprocessed {DRAIN_S / 60:.0f} minutes after the last message"
+        left_s = plan.seconds - plan.workload.total_seconds
+        fate += f"; {plan.backlog:,} records unprocessed {left_s:,} s after the finish"
+        fate += f", which {DRAIN_S / 60:.0f} minutes cannot change: {plan.never}" if plan.never else ""
     else:
         fate += f"; results complete {plan.settled_s:,.0f} s after the finish"
     if plan.holds:

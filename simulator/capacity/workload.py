@@ -17,19 +17,15 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from consumers.store import results_text
 from simulator import peloton
+from simulator.capacity.arrivals import LINGER_MS, TICKS, Indices
 from simulator.race import FIRST_RACER_ID, MAX_RACERS, MAX_SECONDS, Race, RaceCalendar, plan_race
 
 Transport = Literal["putrecords", "mqtt"]
-Indices = npt.NDArray[np.int64]
-
 START_MS = 1_700_000_000_000 // 300_000 * 300_000
 """When the first race of a plan starts: the digits of times and race ids are those of today's."""
-LINGER_MS = 20
-TICKS = 1000 // LINGER_MS
 _SAMPLE_RACERS, _SAMPLE_SECONDS = 200, 60
 KEYS_OF_RACERS = ("racer", "race", "class")
 """Partition keys that a biker keeps for a whole race; the others change with every message."""
