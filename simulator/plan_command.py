@@ -66,6 +66,10 @@ def plan(
         str | None,
         flag("--headroom", env="HEADROOM", help="Of --advise: capacity on top of what just holds; 20% when not given."),
     ] = None,
+    write_env: Annotated[
+        str | None,
+        flag("--write-env", env="WRITE_ENV", help="Of --advise: write it to samconfig.toml, as this environment."),
+    ] = None,
     sweep: Annotated[
         list[str] | None,
         flag("--sweep", env="SWEEP", help="NAME=1..8 or NAME=20,50: plan each value of a parameter; repeatable."),
@@ -115,14 +119,14 @@ def plan(
         raise UsageError(f"--prices: {error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if advise or sweep or objective is not None or headroom is not None:
-        from simulator.capacity.searches import Searches, search
+    if advise or sweep or any(one is not None for one in (objective, headroom, write_env)):
+        from simulator.capacity.searches import Searches, command_of, search
 
         def deploy(parameters: Mapping[str, str]) -> Deployment:
             chosen_last = [f"{name}={value}" for name, value in parameters.items()]
             return deployment_of(config_env, template, [*(settings or ()), *chosen_last], shards, wcu, rcu, window)
 
-        asked = Searches(advise=advise, objective=objective, headroom=headroom, sweeps=tuple(sweep or ()))
+        asked = Searches(advise, objective, headroom, tuple(sweep or ()), write_env, command_of(context))
         if not search(asked, deploy, workload, limits_of("on", limit), chosen, durations, out, as_json=as_json):
             raise typer.Exit(EXIT_FAILED)
         return

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rich.text import Text
 
 from simulator.capacity.advise import Advice, advise
 from simulator.capacity.choices import BATCH, INDEX_RCU, INDEX_WCU, LANES, RCU, SHARDS, WCU, WINDOW
+from simulator.capacity.environment import FILE, Written, check_environment, overrides_of, write_environment
 from simulator.capacity.functions import Durations
 from simulator.capacity.objective import NAMES, ObjectiveError, objective_of, value_text
 from simulator.capacity.prices import Price
@@ -61,9 +64,14 @@ def run_advise(
     durations: Durations,
     out: Path | None,
     as_json: bool,
+    write_env: str | None = None,
+    command: str = "",
 ) -> bool:
     """What the command does: search, print, write :data:`ADVICE_FILE` to ``out``. Whether something holds.
 
+    ``write_env`` is an environment of ``samconfig.toml`` beside the template, which gets the advice and ``command``.
+
+    :raises WriteError: when it cannot.
     :raises AdviceError: an objective or headroom that cannot be read.
     :raises PlanError: what cannot be planned.
     :raises OSError: when ``out`` cannot be written.
@@ -73,6 +81,9 @@ def run_advise(
     except ObjectiveError as error:
         raise AdviceError(f"--objective {error}") from None
     share = headroom_of(headroom)
+    if write_env is not None:
+        before = deploy({})
+        check_environment(before.path.parent / FILE, write_env, before.config_env)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     found = advise(deploy, workload, asked, headroom=share, settings=settings, prices=prices, durations=durations)
@@ -83,7 +94,29 @@ def run_advise(
         print(text)
     else:
         Console().print(render(found))
+    if write_env is not None and found.best is not None:
+        path = _write(write_env, command, deploy, found, found.best)
+        print(f"alleycat: wrote [{write_env}] of {path}", file=sys.stderr)
     return found.best is not None
+
+
+def _write(name: str, command: str, deploy: Deploy, advice: Advice, best: Trial) -> Path:
+    deployment = deploy({size: str(value) for size, value in best.parameters.items()})
+    limits = [f"{one.name} of {one.resource} refuses {one.refused:,}" for one in best.found.limits]
+    about = (
+        f"{_question(advice)}, with {advice.headroom:.0%} headroom; {best.usd:,.2f} USD for the hours begun",
+        f"{_measured(best).plain}; {'; '.join(limits) or 'no limit refuses anything'}",
+    )
+    path = deployment.path.parent / FILE
+    written = Written(name, overrides_of(deployment), command, about, date.today())
+    write_environment(path, deployment.config_env, written)
+    return path
+
+
+def _question(advice: Advice) -> str:
+    workload = advice.workload
+    in_a_row = f", {workload.races:,} races in a row" if workload.races > 1 else ""
+    return f"{workload.bikers:,} bikers, {workload.seconds:,} s{in_a_row}: {advice.objective.text}, nothing lost"
 
 
 def advice_json(advice: Advice) -> dict[str, Any]:
@@ -116,12 +149,7 @@ def advice_json(advice: Advice) -> dict[str, Any]:
 
 def render(advice: Advice) -> RenderableType:
     """The advice first, then its bill, then what else there is."""
-    workload = advice.workload
-    question = Text(
-        f"{workload.bikers:,} bikers, {workload.seconds:,} s"
-        f"{f', {workload.races:,} races in a row' if workload.races > 1 else ''}: "
-        f"{advice.objective.text}, nothing lost; {advice.plans} plans"
-    )
+    question = Text(f"{_question(advice)}; {advice.plans} plans")
     parts: list[RenderableType] = [question]
     if advice.best is None:
         parts.append(Text.assemble(("NOTHING HOLDS", "bold red"), ". These come closest:"))

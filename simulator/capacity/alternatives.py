@@ -18,12 +18,12 @@ from simulator.capacity.trials import (
     one_less,
     smallest,
     steps_less,
-    units_up_to,
 )
 from simulator.cloud.limits import ITEM_MAX_BYTES
 
 _CLOSEST_SHOWN = 3
 _LIMITS_SHOWN = 2
+_COARSE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 _GAINS = {
     "on-demand table": "no units to choose; gives up a bill known before",
     "provisioned table": "a bill known before; gives up what is above its units",
@@ -134,19 +134,20 @@ def closest_of(runs: Runs) -> list[Trial]:
 
 
 def _tightened(runs: Runs, trial: Trial) -> Trial:
+    """With about as many units as it takes to come as near."""
     enough, misses = trial.excess * 1.05, len(trial.misses)
-    best = trial
-    for name in (*WRITES, *READS):
-        if name not in best.sizes:
-            continue
-        steps = units_up_to(best.sizes[name])
 
-        def is_enough(value: int, sizes: Sizes = best.sizes, name: str = name) -> bool:
-            less = runs.at({**sizes, name: value})
-            return less is not None and less.excess <= enough and len(less.misses) <= misses
+    def is_enough(sizes: Sizes) -> bool:
+        less = runs.at(sizes)
+        return less is not None and less.excess <= enough and len(less.misses) <= misses
 
-        best = runs.at({**best.sizes, name: steps[bisect_left(steps[:-1], True, key=is_enough)]}) or best
-    return best
+    sizes = dict(trial.sizes)
+    for name in (*READS, *WRITES):
+        if name in sizes:
+            steps = [*(step for step in _COARSE if step < sizes[name]), sizes[name]]
+            place = bisect_left(steps[:-1], True, key=lambda step: is_enough({**sizes, name: step}))
+            sizes[name] = steps[place]
+    return runs.at(sizes) or trial
 
 
 def forbids_of(runs: Runs, closest: Trial) -> str:

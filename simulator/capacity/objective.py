@@ -38,6 +38,7 @@ NAMES = ("p99", "throttled", "table_throttled", "settled", "age")
 DEFAULT = "p99=10s,throttled=0,settled=10s"
 _LONGEST_S = 86_400.0
 _MOST_EXCESS = 1e6
+_REFUSED_WEIGHT = 1e4
 
 
 class ObjectiveError(ValueError):
@@ -135,8 +136,7 @@ class Measured:
                 text = f"{name} is {value_text(name, value)}, more than {value_text(name, most)}"
                 if name == "settled" and not math.isfinite(value):
                     text = f"not settled within {value_text(name, most)}"
-                # Shares compare by their size: none at all is asked often.
-                yield text, min(_MOST_EXCESS, value - most if name in SHARES or not most else value / most - 1)
+                yield text, min(_MOST_EXCESS, _excess(name, value, most))
 
     def as_json(self) -> dict[str, Any]:
         shown = {
@@ -150,6 +150,15 @@ class Measured:
             "usd": round(self.usd, 6),
             "first_limit": self.first_limit.as_json() if self.first_limit else None,
         }
+
+
+def _excess(name: str, value: float, most: float) -> float:
+    """Times compare by how many times too long they are. Shares by their size, since none at all is asked often; what
+    shards refuse weighs, as no waiting makes it good: a hundredth as much as a time that is a hundred times too long.
+    """
+    if name in SHARES:
+        return (value - most) * (_REFUSED_WEIGHT if name == "throttled" else 1)
+    return value / most - 1 if most else value
 
 
 def measured(plan: Plan) -> Measured:
