@@ -272,8 +272,9 @@ def _stepped_down(runs: Runs, best: Trial, present: Sizes) -> Trial:
 
 def _fresher(runs: Runs, best: Trial) -> Trial:
     """The shortest window that the same sizes hold, for next to nothing more."""
+    most_usd = best.usd * 1.01
     while True:
         less = one_less(runs, best, WINDOW)
-        if less is None or not less.holds or less.usd > best.usd * 1.01:
+        if less is None or not less.holds or less.usd > most_usd:
             return best
         best = less

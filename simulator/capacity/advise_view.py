@@ -108,7 +108,7 @@ def _write(name: str, command: str, deploy: Deploy, advice: Advice, best: Trial)
         f"{_measured(best).plain}; {'; '.join(limits) or 'no limit refuses anything'}",
     )
     path = deployment.path.parent / FILE
-    written = Written(name, overrides_of(deployment), command, about, date.today())
+    written = Written(name, best.kind.sizes_of(overrides_of(deployment)), command, about, date.today())
     write_environment(path, deployment.config_env, written)
     return path
 

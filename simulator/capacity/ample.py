@@ -13,7 +13,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simulator.capacity.choices import BATCH, BATCHES, LANES, MOST_LANES, SHARDS, WINDOW, WINDOWS, Sizes
+from simulator.capacity.choices import (
+    AMPLE_READS,
+    BATCH,
+    BATCHES,
+    LANES,
+    MOST_LANES,
+    MOST_UNITS,
+    RCU,
+    SHARDS,
+    WINDOW,
+    WINDOWS,
+    Sizes,
+)
 from simulator.capacity.model import DRAIN_S
 from simulator.capacity.trials import Runs, Trial, helped, nearness, smallest
 from simulator.capacity.workload import START_MS, Riders
@@ -22,13 +34,27 @@ from simulator.cloud.sequence import uniform_ranges
 
 _SKEWED_SHARDS = 64
 _FEW_LANES = 4
+_TABLE_READS = "dynamodb.table.read.provisioned"
 _MOST_IN_VAIN = 2
 """So many times twice as many shards more may be tried without any getting nearer."""
 
 
 def ample(runs: Runs, sizes: Sizes) -> dict[str, int] | None:
     """``sizes`` with as few shards as can do and ample units. None when no such thing holds."""
-    start = runs.spare(sizes)
+    found = _with_reads(runs, sizes, AMPLE_READS)
+    if found is None and any(_lacks_reads(one) for one in runs.made):
+        return _with_reads(runs, sizes, MOST_UNITS)
+    return found
+
+
+def _lacks_reads(trial: Trial) -> bool:
+    """Whether read units that were thought to be ample are not."""
+    is_ample = trial.sizes.get(RCU, 0) >= AMPLE_READS
+    return is_ample and any(limit.name.startswith(_TABLE_READS) for limit in trial.found.limits)
+
+
+def _with_reads(runs: Runs, sizes: Sizes, reads: int) -> dict[str, int] | None:
+    start = runs.spare(sizes, reads)
     if LANES in start:
         start[LANES] = 1
     search = _Search(runs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 SHARDS, WINDOW, BATCH, LANES = "ShardCount", "TumblingWindowInSeconds", "BatchSize", "ParallelizationFactor"
 WCU, INDEX_WCU = "WriteCapacityUnits", "IndexWriteCapacityUnits"
@@ -22,9 +22,12 @@ COSTLY = (SHARDS, *WRITES, *READS)
 STREAM_MODE, BILLING_MODE = "StreamMode", "BillingMode"
 
 Sizes = Mapping[str, int]
+T = TypeVar("T")
 
 MOST_UNITS = 40_000
 """AWS's default quota of a table's write units."""
+AMPLE_READS = 3000
+"""What one partition reads in a second. More would buy partitions, and those serve writes too."""
 UNITS = (
     *range(1, 20),
     *range(20, 100, 5),
@@ -87,7 +90,7 @@ class Kind:
         modes = {STREAM_MODE: self.stream, BILLING_MODE: self.table}
         return {name: mode for name, mode in modes.items() if mode is not None}
 
-    def sizes_of(self, sizes: Sizes) -> dict[str, int]:
+    def sizes_of(self, sizes: Mapping[str, T]) -> dict[str, T]:
         """``sizes`` without those that mean nothing."""
         without = (SHARDS,) * (self.stream == "ON_DEMAND") + (*WRITES, *READS) * (self.table == "PAY_PER_REQUEST")
         return {name: size for name, size in sizes.items() if name not in without}

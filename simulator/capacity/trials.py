@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from simulator.capacity.choices import (
+    AMPLE_READS,
     COSTLY,
     LANES,
     MOST_UNITS,
@@ -24,10 +25,10 @@ from simulator.capacity.objective import Measured, Objective, measured
 from simulator.capacity.prices import PRICES, Price, Usage, bill_of, total_usd
 from simulator.capacity.workload import Workload
 from simulator.cloud.limits import LimitSettings
-from simulator.deployment import ConfigError, Deployment
+from simulator.deployment import Deployment, DeploymentError
 
 Deploy = Callable[[Mapping[str, str]], Deployment]
-"""The deployment with these parameters in place of its own. :raises ConfigError: when one cannot be so."""
+"""The deployment with these parameters in place of its own. :raises DeploymentError: when one cannot be so."""
 
 _Key = tuple[Kind, tuple[tuple[str, int], ...]]
 
@@ -122,7 +123,7 @@ class Runs:
             chosen = self.kind.parameters | {name: str(value) for name, value in sizes.items()}
             try:
                 self.deployments[key] = self.deploy(chosen)
-            except ConfigError:
+            except DeploymentError:
                 self.deployments[key] = None
         return self.deployments[key]
 
@@ -140,14 +141,15 @@ class Runs:
         """Of all kinds."""
         return [trial for trial in self.trials.values() if trial is not None]
 
-    def spare(self, sizes: Sizes) -> dict[str, int]:
+    def spare(self, sizes: Sizes, reads: int = AMPLE_READS) -> dict[str, int]:
         """``sizes`` with units that cannot be what is missing: as many as AWS gives, or the template takes."""
-        return {name: self._most(sizes, name) if name in (*WRITES, *READS) else size for name, size in sizes.items()}
+        most = dict.fromkeys(WRITES, MOST_UNITS) | dict.fromkeys(READS, reads)
+        return {name: self._at_most(sizes, name, most[name]) if name in most else sizes[name] for name in sizes}
 
-    def _most(self, sizes: Sizes, name: str) -> int:
-        if self._deployed({**sizes, name: MOST_UNITS}) is not None:
-            return MOST_UNITS
-        more = [step for step in UNITS if step > sizes[name]]
+    def _at_most(self, sizes: Sizes, name: str, most: int) -> int:
+        if self._deployed({**sizes, name: most}) is not None:
+            return most
+        more = [step for step in UNITS if sizes[name] < step < most]
         place = bisect_left(more, True, key=lambda step: self._deployed({**sizes, name: step}) is None)
         return more[place - 1] if place else sizes[name]
 
