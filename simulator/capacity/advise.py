@@ -34,6 +34,7 @@ from simulator.capacity.choices import (
     SIZES,
     UNITS,
     WINDOW,
+    WINDOWS,
     Kind,
     Sizes,
     writes_of,
@@ -49,7 +50,6 @@ from simulator.capacity.trials import (
     grown,
     helped,
     nearness,
-    one_less,
     smallest,
     smallest_near,
     steps_less,
@@ -271,10 +271,14 @@ def _stepped_down(runs: Runs, best: Trial, present: Sizes) -> Trial:
 
 
 def _fresher(runs: Runs, best: Trial) -> Trial:
-    """The shortest window that the same sizes hold, for next to nothing more."""
-    most_usd = best.usd * 1.01
-    while True:
-        less = one_less(runs, best, WINDOW)
-        if less is None or not less.holds or less.usd > most_usd:
-            return best
-        best = less
+    """A window as short as the same sizes hold, for next to nothing more."""
+    if WINDOW not in best.sizes:
+        return best
+
+    def is_as_good(window: int) -> bool:
+        trial = runs.at({**best.sizes, WINDOW: window})
+        return trial is not None and trial.holds and trial.usd <= best.usd * 1.01
+
+    shorter = [window for window in WINDOWS if window < best.sizes[WINDOW]]
+    place = bisect_left(shorter, True, key=is_as_good)
+    return best if place == len(shorter) else runs.at({**best.sizes, WINDOW: shorter[place]}) or best

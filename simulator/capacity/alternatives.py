@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from simulator.capacity.choices import COSTLY, READS, SHARDS, UNITS, WINDOW, WRITES, Sizes, writes_of
+from simulator.capacity.choices import COSTLY, READS, SHARDS, UNITS, WINDOW, WRITES, Sizes, step_down, writes_of
 from simulator.capacity.timeline import Broken
 from simulator.capacity.trials import (
     Runs,
@@ -23,6 +23,8 @@ from simulator.cloud.limits import ITEM_MAX_BYTES
 
 _CLOSEST_SHOWN = 3
 _LIMITS_SHOWN = 2
+_SHORTER_WINDOWS = 3
+_CHEAPER = 0.999
 _COARSE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 _GAINS = {
     "on-demand table": "no units to choose; gives up a bill known before",
@@ -70,6 +72,13 @@ def with_headroom(runs: Runs, just: Trial, headroom: float) -> tuple[Trial, str]
     ampler = _with_more_units(runs, wanted)
     if ampler is not None:
         return ampler, ""
+    # They also write later, and then what was near its time is too late.
+    window = just.sizes.get(WINDOW)
+    for _ in range(_SHORTER_WINDOWS):
+        window = None if window is None else step_down(WINDOW, window)
+        sooner = None if window is None else runs.at({**wanted, WINDOW: window})
+        if sooner is not None and sooner.holds:
+            return sooner, ""
     best, notes = just, []
     for name in reversed(names):
         trial = runs.at({**best.sizes, name: wanted[name]})
@@ -88,7 +97,7 @@ def runners_up_of(
     if best.sizes != just.sizes:
         yield RunnerUp("just holds", just, f"{_difference(just, best)}; gives up all headroom")
     failing = sorted(
-        (one for one in steps_less(runs, just) if not one.holds and one.usd < just.usd),
+        (one for one in steps_less(runs, just) if not one.holds and one.usd < just.usd * _CHEAPER),
         key=lambda one: (one.excess, one.usd),
     )
     for trial in failing[:2]:
