@@ -51,7 +51,7 @@ def plan(
         flag("--duration", env="DURATION", help="Of functions: invocation_ms, record_us or call_ms=VALUE; repeatable."),
     ] = None,
     advise: Annotated[
-        bool, flag("--advise", env="ADVISE", help="Search for the cheapest sizes that keep --objective.")
+        bool, flag("--advise", env="ADVISE", help="Search for the cheapest deployment that keeps --objective.")
     ] = False,
     objective: Annotated[
         str | None,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_capacity_advise import SLOW_SHARDS, again, assert_nothing_smaller_holds, deploy, keeps, sized
 
 from simulator.capacity.advise import Advice, advise
-from simulator.capacity.alternatives import forbids_of
+from simulator.capacity.alternatives import forbids_of, with_headroom
 from simulator.capacity.choices import (
     BATCH,
     BATCHES,
@@ -223,6 +223,31 @@ def test_looking_near_a_guess_finds_the_smallest(place: int, guess: int, most: i
     runs = Known(deploy, SMALL, OBJECTIVE)
     assert smallest_near(runs, {RCU: most}, RCU, guess) == least
     assert len(asked) <= 20
+
+
+# -- headroom ----------------------------------------------------------------------------------------------------
+
+
+def test_headroom_that_makes_writes_late_shortens_the_window() -> None:
+    """More shards write more, and what just held its time does not any more: a shorter window makes room."""
+    just = advised().best
+    assert just is not None
+
+    class Known(Runs):
+        def at(self, sizes: Mapping[str, int]) -> Trial:
+            # As full shards do, one holds only as long as it takes its whole rate.
+            is_full = self.limit_settings != SLOW_SHARDS and sizes[SHARDS] < 2
+            is_late = sizes[SHARDS] > 1 and sizes[WINDOW] > 3
+            return replace(just, sizes=dict(sizes), misses=("full",) * is_full + ("late",) * is_late)
+
+    runs = Known(deploy, SMALL, OBJECTIVE, SLOW_SHARDS, kind=just.kind)
+    found, note = with_headroom(runs, replace(just, sizes={SHARDS: 1, WINDOW: 10}), 0.2)
+    assert dict(found.sizes) == {SHARDS: 2, WINDOW: 3}
+    assert note == ""
+    # Where no shorter one does either, the note says what has no headroom.
+    found, note = with_headroom(runs, replace(just, sizes={SHARDS: 1, WINDOW: 30}), 0.2)
+    assert dict(found.sizes) == {SHARDS: 1, WINDOW: 30}
+    assert note == "no headroom in ShardCount: 2 do not hold: late"
 
 
 # -- limits of a template --------------------------------------------------------------------------------------
