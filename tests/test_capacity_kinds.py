@@ -26,6 +26,7 @@ from simulator.capacity.choices import (
     STREAM_MODE,
     UNITS,
     WCU,
+    WINDOW,
     Kind,
 )
 from simulator.capacity.functions import Durations
