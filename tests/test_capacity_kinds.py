@@ -49,6 +49,24 @@ def advised(
     return advise(deployed, workload, objective_of(objective), settings=SLOW_SHARDS, **more)  # type: ignore[arg-type]
 
 
+@pytest.fixture(scope="module")
+def plain() -> Advice:
+    """Without headroom, on our template."""
+    return advised()
+
+
+@pytest.fixture(scope="module")
+def ample() -> Advice:
+    return advised(headroom=0.2)
+
+
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    found = Runs(deploy, SMALL, OBJECTIVE, SLOW_SHARDS).at({SHARDS: 1})
+    assert found is not None
+    return found
+
+
 def priced(**usd: float) -> dict[str, object]:
     """Our prices with some others, ``__`` for a dot."""
     changed = {name.replace("__", "."): value for name, value in usd.items()}
@@ -83,23 +101,21 @@ def test_the_kind_is_the_one_that_is_cheapest(prices: dict[str, float], kind: tu
     assert all(not one.holds or one.usd >= found.best.usd for one in others.values())
 
 
-def test_the_bill_is_that_of_its_own_plan() -> None:
-    found = advised()
-    assert found.best is not None
-    assert found.best.usd == pytest.approx(total_usd(list(again(found.best, SMALL).bill)))
+def test_the_bill_is_that_of_its_own_plan(plain: Advice) -> None:
+    assert plain.best is not None
+    assert plain.best.usd == pytest.approx(total_usd(list(again(plain.best, SMALL).bill)))
 
 
-def test_runners_up_of_other_kinds_say_what_they_cost_and_give_up() -> None:
-    found = advised(headroom=0.2)
-    assert found.best is not None
-    notes = {one.title: one for one in found.runners_up}
+def test_runners_up_of_other_kinds_say_what_they_cost_and_give_up(plain: Advice, ample: Advice) -> None:
+    assert ample.best is not None
+    notes = {one.title: one for one in ample.runners_up}
     for title in ("provisioned table", "on-demand stream"):
         assert "USD more; " in notes[title].note
         assert "gives up" in notes[title].note
-        assert notes[title].trial.usd > found.best.usd
+        assert notes[title].trial.usd > ample.best.usd
     # They have their headroom too.
     table = notes["provisioned table"].trial
-    bare = {one.title: one.trial for one in advised().runners_up}["provisioned table"]
+    bare = {one.title: one.trial for one in plain.runners_up}["provisioned table"]
     assert table.sizes[WCU] > bare.sizes[WCU]
 
 
@@ -175,11 +191,10 @@ def _without(parameters: Mapping[str, object], *names: str) -> dict[str, object]
     return {name: value for name, value in parameters.items() if name not in names}
 
 
-def test_functions_that_are_quick_enough_do_not() -> None:
-    found = advised()
-    assert found.best is not None
-    assert found.best.sizes[LANES] == 1
-    assert found.best.sizes[BATCH] == deploy({}).parameters[BATCH]
+def test_functions_that_are_quick_enough_do_not(plain: Advice) -> None:
+    assert plain.best is not None
+    assert plain.best.sizes[LANES] == 1
+    assert plain.best.sizes[BATCH] == deploy({}).parameters[BATCH]
 
 
 def test_batches_that_are_too_small_get_larger() -> None:
@@ -229,24 +244,22 @@ def test_looking_near_a_guess_finds_the_smallest(place: int, guess: int, most: i
 # -- headroom ----------------------------------------------------------------------------------------------------
 
 
-def test_headroom_that_makes_writes_late_shortens_the_window() -> None:
+def test_headroom_that_makes_writes_late_shortens_the_window(trial: Trial) -> None:
     """More shards write more, and what just held its time does not any more: a shorter window makes room."""
-    just = advised().best
-    assert just is not None
 
     class Known(Runs):
         def at(self, sizes: Mapping[str, int]) -> Trial:
             # As full shards do, one holds only as long as it takes its whole rate.
             is_full = self.limit_settings != SLOW_SHARDS and sizes[SHARDS] < 2
             is_late = sizes[SHARDS] > 1 and sizes[WINDOW] > 3
-            return replace(just, sizes=dict(sizes), misses=("full",) * is_full + ("late",) * is_late)
+            return replace(trial, sizes=dict(sizes), misses=("full",) * is_full + ("late",) * is_late)
 
-    runs = Known(deploy, SMALL, OBJECTIVE, SLOW_SHARDS, kind=just.kind)
-    found, note = with_headroom(runs, replace(just, sizes={SHARDS: 1, WINDOW: 10}), 0.2)
+    runs = Known(deploy, SMALL, OBJECTIVE, SLOW_SHARDS, kind=trial.kind)
+    found, note = with_headroom(runs, replace(trial, sizes={SHARDS: 1, WINDOW: 10}), 0.2)
     assert dict(found.sizes) == {SHARDS: 2, WINDOW: 3}
     assert note == ""
     # Where no shorter one does either, the note says what has no headroom.
-    found, note = with_headroom(runs, replace(just, sizes={SHARDS: 1, WINDOW: 30}), 0.2)
+    found, note = with_headroom(runs, replace(trial, sizes={SHARDS: 1, WINDOW: 30}), 0.2)
     assert dict(found.sizes) == {SHARDS: 1, WINDOW: 30}
     assert note == "no headroom in ShardCount: 2 do not hold: late"
 
@@ -282,13 +295,11 @@ def test_times_that_nothing_meets_name_the_closest_of_all_kinds(objective: str) 
     assert all(any(f"{name} is" in miss for miss in one.misses) for one in found.closest)
 
 
-def test_an_item_that_is_too_large_is_named_whatever_else_refuses() -> None:
+def test_an_item_that_is_too_large_is_named_whatever_else_refuses(trial: Trial) -> None:
     """No size makes it smaller; where it is among what refuses, the rest is beside the point."""
-    found = advised(Workload(racers=20, seconds=5), "p99=1ms")
-    closest = found.closest[0]
     partition = Broken("dynamodb.table.write.partition.units_per_second", "races", 1000, "units/s", 1.0, 2.0, 30)
     item = Broken(ITEM_MAX_BYTES.name, "races", ITEM_MAX_BYTES.value, "bytes", 5.0, 6.0, 2)
-    refusing = replace(closest, found=replace(closest.found, limits=(partition, item)))
+    refusing = replace(trial, found=replace(trial.found, limits=(partition, item)))
 
     class Known(Runs):
         def at(self, sizes: Mapping[str, int]) -> Trial:
