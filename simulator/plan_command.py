@@ -55,7 +55,7 @@ def plan(
         flag("--calibrate", env="CALIBRATE", help="report.json of a race or load test: plan what it measured."),
     ] = None,
     advise: Annotated[
-        bool, flag("--advise", env="ADVISE", help="Search for the cheapest sizes that keep --objective.")
+        bool, flag("--advise", env="ADVISE", help="Search for the cheapest deployment that keeps --objective.")
     ] = False,
     objective: Annotated[
         str | None,
@@ -69,6 +69,10 @@ def plan(
     headroom: Annotated[
         str | None,
         flag("--headroom", env="HEADROOM", help="Of --advise: capacity on top of what just holds; 20% when not given."),
+    ] = None,
+    write_env: Annotated[
+        str | None,
+        flag("--write-env", env="WRITE_ENV", help="Of --advise: write it to samconfig.toml, as this environment."),
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -131,14 +135,14 @@ def plan(
         raise UsageError(f"--prices: {error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if advise or sweep or objective is not None or headroom is not None:
-        from simulator.capacity.searches import Searches, search
+    if advise or sweep or any(one is not None for one in (objective, headroom, write_env)):
+        from simulator.capacity.searches import Searches, command_of, search
 
         def deploy(parameters: Mapping[str, str]) -> Deployment:
             chosen_last = [f"{name}={value}" for name, value in parameters.items()]
             return deployment_of(config_env, template, [*(settings or ()), *chosen_last], shards, wcu, rcu, window)
 
-        asked = Searches(advise=advise, objective=objective, headroom=headroom, sweeps=tuple(sweep or ()))
+        asked = Searches(advise, objective, headroom, tuple(sweep or ()), write_env, command_of(context))
         if not search(asked, deploy, workload, limits_of("on", limit), chosen, durations, out, as_json=as_json):
             raise typer.Exit(EXIT_FAILED)
         return

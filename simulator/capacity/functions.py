@@ -97,11 +97,11 @@ class Function:
 
     def invoke(self, reader: Reader, action: Invoke, done: Callable[[Outcome], None]) -> None:
         """Run one invocation for an event source; see :meth:`run`."""
-        self.run(self._handler.work(reader, action), reader.mapping.name, done)
+        self.run(self._handler.work(reader, action), action.count, reader.mapping.name, done)
 
-    def run(self, work: Process[Outcome], source: str, done: Callable[[Outcome], None]) -> None:
-        """Run one invocation that does ``work`` for ``source``; ``done`` gets its outcome when it ends, at once when
-        there is no concurrency left."""
+    def run(self, work: Process[Outcome], records: int, source: str, done: Callable[[Outcome], None]) -> None:
+        """Run one invocation that does ``work`` with so many records of ``source``; ``done`` gets its outcome when it
+        ends, at once when there is no concurrency left."""
         name, clock, timeline = self.spec.name, self._clock, self._timeline
         reserved = self.spec.reserved_concurrency
         if reserved is not None and self._running >= reserved:
@@ -121,7 +121,7 @@ class Function:
             self._ended.append(clock.now)
             self.totals.duration_s += duration_s
             self.totals.durations_s.append(duration_s)
-            self.totals.records.append(action.count)
+            self.totals.records.append(records)
             timeline.peak("duration_s", name, clock.now, duration_s)
             if outcome.function_error is not None:
                 self.totals.errors += 1
