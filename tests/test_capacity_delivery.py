@@ -17,6 +17,8 @@ from simulator.capacity.clock import Clock
 from simulator.capacity.delivering import MIB, Gathering
 from simulator.capacity.handlers import Durations
 from simulator.capacity.model import Plan, plan
+from simulator.capacity.plan_figures import figures
+from simulator.capacity.plan_page import page
 from simulator.capacity.report import as_json
 from simulator.capacity.view import render
 from simulator.capacity.workload import Workload
@@ -79,6 +81,15 @@ def test_every_record_is_in_an_object(tmp_path: Path) -> None:
     assert lines_of(found)["s3.put", "raw"] == told["objects"]
     assert lines_of(found)["firehose.gb", "raw"] == pytest.approx(120_000 * 5120 / 1e9)
     assert not any("deliver" in line for line in found.not_modelled)
+
+
+def test_the_page_has_a_figure_and_a_table_of_it(tmp_path: Path) -> None:
+    found = plan(delivered(tmp_path), Workload(racers=300, seconds=60))
+    (drawn,) = [one for one in figures(found) if one.name == "delivered"]
+    assert max(age for age in drawn.drawing.data[0].y if age) == pytest.approx(told_of(found)["age_s_max"], abs=0.1)
+    text = page(found)
+    assert "<h2>Deliveries</h2>" in text
+    assert "<td>18,000</td>" in text
 
 
 def test_small_objects_wait_for_their_minute(tmp_path: Path) -> None:

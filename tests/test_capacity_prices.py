@@ -111,6 +111,8 @@ def test_a_delivery_stream_charges_small_records_as_five_kilobytes() -> None:
     assert found["s3.put", "raw"] == pytest.approx(0.00005)
     on_demand = replace(deployment, streams=(replace(plain.streams[0], mode="ON_DEMAND"),))
     assert lines_of(on_demand, usage)["kinesis.on_demand.gb_out", "alleycat"] == pytest.approx(0.036864)
+    estimated = {line.what: line.usd for line in estimate(deployment, 300_000, 300)}
+    assert estimated["300,000 messages delivered by raw"] == pytest.approx(0.044544)
     longer = lines_of(deployment, replace(usage, record_bytes=5121))
     assert longer["firehose.gb", "raw"] == pytest.approx(2 * 0.044544)
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,16 @@ def test_hours_are_charged_at_their_highest_level(tmp_path: Path) -> None:
     assert world.table.unit_hours("Write", 3601) == 129 + 100 + 10
     assert world.table.unit_hours("Write", 7200) == 129 + 100 + 10
     assert world.table.unit_hours("Read", 7200) == 2 * 10
+
+
+def test_who_may_be_scaled_out_is_not_given_up(tmp_path: Path) -> None:
+    """Ten hours of writes at 1 unit a second are a quarter of an hour at 40."""
+    deployment = races(tmp_path, wcu=1, least=1, most=40)
+    plain = World(replace(deployment, scaling_policies=())).table
+    assert "owes 36,000 write units and has 1 a second" in plain.why_never(
+        36_000, None, item(1), START_S, START_S + 900
+    )
+    assert World(deployment).table.why_never(36_000, None, item(1), START_S, START_S + 900) == ""
 
 
 @pytest.fixture

@@ -243,6 +243,14 @@ def test_a_function_that_is_killed_gives_its_batch_up_after_its_retries() -> Non
     assert found.backlog == 0
 
 
+def test_the_stream_of_a_table_that_is_not_in_the_template_is_left_out() -> None:
+    elsewhere = replace(SOURCE, source_arn=SOURCE.source_arn.replace("alleycat-races", "elsewhere"))
+    functions = tuple(one for one in ORDINARY.functions if one.name != PUBLISH.name)
+    fed = replace(ORDINARY, functions=(*functions, replace(PUBLISH, event_sources=(elsewhere,))))
+    found = plan(fed, Workload(racers=5, seconds=5))
+    assert found.not_modelled == (f"{PUBLISH.name} is fed by elsewhere, which is not in the template",)
+
+
 def test_another_function_reads_its_batch_only() -> None:
     found = plan(publish_with(handler="other.handler"), Workload(racers=50, seconds=20))
     told = told_of(found)

@@ -14,8 +14,8 @@ Costs: what is the same every second costs nothing (:mod:`simulator.capacity.arr
 :mod:`simulator.capacity.reading`); what is not, O(shards) numpy a tick of 20 ms, O(runs) an invocation, O(calls) for
 the table. Memory is O(racers + seconds + pages not read yet).
 
-Not modelled, and said so in every plan: enhanced fan-out, what functions of others write, the growth of on-demand
-streams, cold starts.
+Not modelled, and said so in every plan: what functions of others write, the growth of on-demand streams. Not modelled
+at all: cold starts.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
 from simulator.capacity.delivering import Delivery, transforms_of
+from simulator.capacity.fan_out import FanOutReader
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.growth import first_split_s
@@ -166,8 +167,12 @@ def plan(
             left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
         mapping = mapping_config(spec, source, source.source_arn)
         for place, shard in enumerate(shards):
-            reader = Reader(
-                clock, mapping, shard, place, arrivals, function, timeline, rng, siblings[place], rests=rests
+            reader = (
+                FanOutReader(clock, mapping, shard, place, arrivals, function, timeline, rng, settings)
+                if source.consumer_name
+                else Reader(
+                    clock, mapping, shard, place, arrivals, function, timeline, rng, siblings[place], rests=rests
+                )
             )
             readers.append(reader)
             # Pollers begin when they begin: their seconds are not aligned.
@@ -263,8 +268,6 @@ def _sources(
                 continue
             if source.source_name != stream.name:
                 left_out.append(f"{function.name} is fed by {source.source_name}, not by {stream.name}")
-            elif source.consumer_name:
-                left_out.append(f"{function.name} reads by enhanced fan-out ({source.consumer_name})")
             else:
                 found.append((function, source))
     return found, left_out

@@ -42,6 +42,7 @@ def figures(plan: Plan) -> list[Figure]:
         for resource, units in table.provisioned().items():
             found.append(_capacity(plan, resource, "write", units["write"], f"{len(found)}"))
         found.append(_capacity(plan, table.name, "read", table.provisioned()[table.name]["read"], f"{len(found)}"))
+    found.append(_delivered(plan))
     drawn = [one for one in found if one is not None]
     for one in drawn:
         _leave_room(one.drawing)
@@ -220,6 +221,19 @@ def _capacity(plan: Plan, resource: str, direction: str, units: float, number: s
         "Unused capacity of up to five minutes is saved, and spent above the line." if units else "On-demand: no line."
     )
     return Figure(f"capacity-{number}", what, caption + series.note, drawing)
+
+
+def _delivered(plan: Plan) -> Figure | None:
+    series, drawing = _Series(plan), _drawing("seconds")
+    for colour, delivery in zip(PALETTE, plan.deliveries, strict=False):
+        name = delivery.spec.name
+        if plan.timeline.total("delivered_objects", name):
+            ages = [value if value else None for value in series.peak("delivery_age_s", name)]
+            _line(drawing, series, ages, name, colour, shape="hv")
+    if not drawing.data:
+        return None
+    caption = "How old the oldest record of an object was when it was written. What is left at the end is not drawn."
+    return Figure("delivered", "Data freshness of deliveries", caption + series.note, drawing)
 
 
 # -- drawing -------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ class TableReader:
             # Not from within: the caller may still be in its loop.
             self._clock.at(self._clock.now, self._go_on)
 
-        function.run(function.read(action), self.mapping.name, done)
+        function.run(function.read(action), action.count, self.mapping.name, done)
 
     def _go_on(self) -> None:
         if not (self._is_single and self.schedule.in_flight):
@@ -157,6 +157,9 @@ def read_tables(
     for spec in deployment.functions:
         for source in spec.event_sources:
             if source.kind != "DynamoDB":
+                continue
+            if source.source_name not in tables:
+                left_out.append(f"{spec.name} is fed by {source.source_name}, which is not in the template")
                 continue
             table = tables[source.source_name]
             mapping = mapping_config(spec, source, source.source_arn)
