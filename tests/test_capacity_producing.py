@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.capacity.arrivals import TICKS, Arrivals
+from simulator.capacity.attendance import Attendance
 from simulator.capacity.gate import Gate
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.producing import PutRecordsProducer
@@ -81,23 +83,31 @@ class Ridden:
         }
 
 
-WORKLOADS = st.builds(
-    Workload,
-    racers=st.integers(1, 60),
-    seconds=st.integers(1, 6),
-    races=st.integers(1, 3),
-    classes=st.sampled_from([(1,), (1, 4)]),
-    partition_key=st.sampled_from(["racer", "race", "class", "random", "timestamp"]),
-    transport=st.sampled_from(["putrecords", "mqtt"]),
-    phase=st.sampled_from(["spread", "burst"]),
-    batch_records=st.sampled_from([1, 7, 500]),
-    deadline_s=st.sampled_from([1.0, 300.0]),
-)
+@st.composite
+def workloads(draw: st.DrawFn) -> Workload:
+    key = draw(st.sampled_from(["racer", "race", "class", "random", "timestamp"]))
+    transport: Any = draw(st.sampled_from(["putrecords", "mqtt"]))
+    return Workload(
+        racers=draw(st.integers(1, 60)),
+        seconds=draw(st.integers(1, 6)),
+        races=draw(st.integers(1, 3)),
+        classes=draw(st.sampled_from([(1,), (1, 4)])),
+        interval_s=draw(st.sampled_from([1, 1, 2, 5])),
+        late_share=draw(st.sampled_from([0.0, 0.0, 0.3])),
+        dropout_share=draw(st.sampled_from([0.0, 0.0, 0.3, 1.0])),
+        partition_key=key,
+        skew=draw(st.sampled_from([0.0, 1.1])) if key == "racer" else 0.0,
+        transport=transport,
+        phase=draw(st.sampled_from(["spread", "burst"])),
+        batch_records=draw(st.sampled_from([1, 7, 500])),
+        linger_ms=draw(st.sampled_from([20, 60, 980])) if transport == "putrecords" else 20,
+        deadline_s=draw(st.sampled_from([1.0, 300.0])),
+    )
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    workload=WORKLOADS,
+    workload=workloads(),
     shards=st.integers(1, 4),
     rate=st.sampled_from([0.01, 0.03, 0.1, 1.0]),
     factors=st.sampled_from([(1,), (2, 3)]),
@@ -139,12 +149,55 @@ def test_calls_of_a_tick_go_together_as_one_by_one(racers: int, shards: int, mos
         assert together == Ridden(workload, shards, limits, by_kinesis=OneByOne).told()
 
 
+def sent_by_hand(workload: Workload) -> list[tuple[int, int]]:
+    """(biker, second) of each message, by the definition."""
+    attendance, found = Attendance(workload), []
+    for second in range(workload.total_seconds):
+        race, at = divmod(second, workload.seconds)
+        joins, leaves = attendance._drawn(race)
+        for biker in range(workload.bikers):
+            in_turn = (at - biker % workload.racers) % workload.interval_s == 0 or at == workload.seconds - 1
+            if joins[biker] <= at < leaves[biker] and in_turn:
+                found.append((biker, second))
+    return found
+
+
+@settings(deadline=None, max_examples=50)
+@given(workload=workloads())
+def test_each_message_is_followed_by_the_biker_s_next(workload: Workload) -> None:
+    attendance = Attendance(workload)
+    by_biker: dict[int, list[int]] = {}
+    for biker, second in sent_by_hand(workload):
+        by_biker.setdefault(biker, []).append(second)
+    pairs = [(biker, *pair) for biker, seconds in by_biker.items() for pair in pairwise(seconds)]
+    if pairs:
+        members, heads, expected = np.array(pairs).T
+        assert attendance.following(members, heads).tolist() == expected.tolist()
+    for second in range(workload.total_seconds):
+        alike, sends = attendance.sending(second)
+        chosen = list(range(workload.bikers)) if sends is None else np.flatnonzero(sends).tolist()
+        for same in range(second, second + alike):
+            assert chosen == sorted(biker for biker, seconds in by_biker.items() if same in seconds)
+
+
+def test_who_joins_late_and_who_drops_out() -> None:
+    workload = Workload(racers=20_000, seconds=100, late_share=0.1, dropout_share=0.2)
+    joins, leaves = Attendance(workload)._drawn(0)
+    assert np.mean(joins > 0) == pytest.approx(0.1, abs=0.01)
+    assert np.mean(leaves < 100) == pytest.approx(0.2, abs=0.01)
+    assert (joins < leaves).all()
+    assert joins[joins > 0].min() == 1
+    assert joins[joins > 0].mean() == pytest.approx(50, abs=2)
+    assert leaves[leaves < 100].mean() == pytest.approx(50, abs=3)
+    assert not np.array_equal(joins, Attendance(workload)._drawn(1)[0])
+
+
 @settings(deadline=None, max_examples=25)
-@given(workload=WORKLOADS, shards=st.integers(1, 4), rate=st.sampled_from([0.01, 0.03, 1.0]))
+@given(workload=workloads(), shards=st.integers(1, 4), rate=st.sampled_from([0.01, 0.03, 1.0]))
 def test_every_message_is_in_the_books_once(workload: Workload, shards: int, rate: float) -> None:
     ridden = Ridden(workload, shards, LimitSettings(shard_rate_factor=rate))
     ledger, timeline, arrivals = ridden.producer.ledger, ridden.timeline, ridden.arrivals
-    assert ledger.generated == workload.messages
+    assert ledger.generated == len(sent_by_hand(workload))
     assert ledger.delivered + ledger.lost == ledger.generated
     assert sum(arrivals.total(place) for place in range(shards)) == ledger.delivered
     assert sum(ridden.producer.waits.values()) == ledger.delivered
@@ -155,7 +208,10 @@ def test_every_message_is_in_the_books_once(workload: Workload, shards: int, rat
     assert timeline.total("lost") == ledger.lost
     assert ledger.throttled == sum(shard.refused_by_count + shard.refused_by_bytes for shard in ridden.shards)
     if not ledger.lost:
-        assert arrivals.finals == workload.bikers * workload.races
+        finals = [second for _, second in sent_by_hand(workload) if second % workload.seconds == workload.seconds - 1]
+        assert arrivals.finals == len(finals)
+    if not (workload.late_share or workload.dropout_share):
+        assert ledger.generated == workload.messages
 
 
 def test_seconds_that_are_alike_are_one_page() -> None:

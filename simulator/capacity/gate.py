@@ -161,7 +161,8 @@ class Gate:
         first, timeline = self._next, self.timeline
         self.ledger.generated += offer.count * seconds
         self.ledger.delivered += offer.count * seconds
-        self._waits[1] += offer.count * seconds
+        counts, waits = offer.lingered
+        self._count_waits(counts * seconds)
         for place, count in enumerate(offer.counts.sum(axis=0).tolist()):
             if count:
                 timeline.add_span("offered", self._names[place], first, seconds, count)
@@ -169,9 +170,9 @@ class Gate:
         timeline.add_span("outstanding", "producer", first, seconds, 0)
         finals = (first + seconds) % self._seconds == 0
         if seconds > finals:
-            self.arrivals.append(seconds - finals, offer.parts(first))
+            self.arrivals.append(seconds - finals, offer.parts(first), waits)
         if finals:
-            self.arrivals.append(1, offer.parts(first + seconds - 1))
+            self.arrivals.append(1, offer.parts(first + seconds - 1), waits)
 
     # -- tick by tick ----------------------------------------------------------------------------------
 
@@ -217,9 +218,9 @@ class Gate:
         counts = offer.counts[tick]
         self._second.offered += counts
         self._second.accepted += counts
-        sent = int(counts.sum())
-        self.ledger.delivered += sent
-        self._waits[1] += sent
+        senders = offer.senders(tick)
+        self.ledger.delivered += len(senders)
+        self.count_waits(tick, offer.shards[senders], tick + 1 - offer.ticks[senders])
         for kind, of_kind in offer.parts(number // TICKS):
             if of_kind[tick].any():
                 self._came(kind)[tick] += of_kind[tick]
@@ -283,14 +284,17 @@ class Gate:
         if not len(ticks):
             return
         most = int(ticks.max())
-        if most >= len(self._waits):
-            self._waits = np.concatenate([self._waits, np.zeros(most + len(self._waits), np.int64)])
-        self._waits[: most + 1] += np.bincount(ticks)
+        self._count_waits(np.bincount(ticks))
         if most > 1:
             if self._second.waited is None:
                 self._second.waited = np.zeros(self._shape, np.int64)
             beyond = np.bincount(places, ticks - 1, minlength=len(self.shards))
             self._second.waited[tick] += beyond.astype(np.int64)
+
+    def _count_waits(self, counts: Indices) -> None:
+        if len(counts) > len(self._waits):
+            self._waits = np.concatenate([self._waits, np.zeros(2 * len(counts), np.int64)])
+        self._waits[: len(counts)] += counts
 
     @property
     def waits(self) -> Counter[int]:

@@ -206,7 +206,7 @@ class Reader:
             at = first + number * interval_s
             end = arrivals.end(place, at)
             tip_seen_at = self._rested(at, 1, end - self._position)
-            # The others of this page each read what one second of it brings; the one after a read before its time, less.
+            # The others of this page each read what one second of it brings; the first after its beginning, less.
             page = arrivals.page_at(arrivals.tick_of(at) // TICKS)
             alike = 0 if page is None or at < arrivals.start_s else page.until - 1 - arrivals.tick_of(at) // TICKS
             alike = max(0, min(alike, reads - number - 1))
