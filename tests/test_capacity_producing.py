@@ -20,7 +20,8 @@ from simulator.capacity.producing import PutRecordsProducer
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.timeline import Timeline
 from simulator.capacity.workload import START_MS, Riders, Workload
-from simulator.cloud.limits import SHARD_WRITE_RECORDS, LimitSettings
+from simulator.cloud.iot_admission import AccountRates
+from simulator.cloud.limits import IOT_PUBLISH_IN, SHARD_WRITE_RECORDS, LimitSettings
 from simulator.cloud.sequence import uniform_ranges
 from simulator.cloud.shard import Shard
 
@@ -98,6 +99,7 @@ def workloads(draw: st.DrawFn) -> Workload:
         partition_key=key,
         skew=draw(st.sampled_from([0.0, 1.1])) if key == "racer" else 0.0,
         transport=transport,
+        qos=draw(st.integers(0, 1)),
         phase=draw(st.sampled_from(["spread", "burst"])),
         batch_records=draw(st.sampled_from([1, 7, 500])),
         linger_ms=draw(st.sampled_from([20, 60, 980])) if transport == "putrecords" else 20,
@@ -111,11 +113,12 @@ def workloads(draw: st.DrawFn) -> Workload:
     shards=st.integers(1, 4),
     rate=st.sampled_from([0.01, 0.03, 0.1, 1.0]),
     factors=st.sampled_from([(1,), (2, 3)]),
+    burst_s=st.sampled_from([1.0, 0.005]),
 )
 def test_seconds_pass_in_bulk_as_they_do_tick_by_tick(
-    workload: Workload, shards: int, rate: float, factors: tuple[int, ...]
+    workload: Workload, shards: int, rate: float, factors: tuple[int, ...], burst_s: float
 ) -> None:
-    limits = LimitSettings(shard_rate_factor=rate)
+    limits = LimitSettings(shard_rate_factor=rate, iot_small_region=True, iot_burst_seconds=burst_s)
     in_bulk = Ridden(workload, shards, limits, factors).told()
     assert in_bulk == Ridden(workload, shards, limits, factors, in_bulk=False).told()
 
@@ -193,9 +196,15 @@ def test_who_joins_late_and_who_drops_out() -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(workload=workloads(), shards=st.integers(1, 4), rate=st.sampled_from([0.01, 0.03, 1.0]))
-def test_every_message_is_in_the_books_once(workload: Workload, shards: int, rate: float) -> None:
-    ridden = Ridden(workload, shards, LimitSettings(shard_rate_factor=rate))
+@given(
+    workload=workloads(),
+    shards=st.integers(1, 4),
+    rate=st.sampled_from([0.01, 0.03, 1.0]),
+    burst_s=st.sampled_from([1.0, 0.005]),
+)
+def test_every_message_is_in_the_books_once(workload: Workload, shards: int, rate: float, burst_s: float) -> None:
+    limits = LimitSettings(shard_rate_factor=rate, iot_small_region=True, iot_burst_seconds=burst_s)
+    ridden = Ridden(workload, shards, limits)
     ledger, timeline, arrivals = ridden.producer.ledger, ridden.timeline, ridden.arrivals
     assert ledger.generated == len(sent_by_hand(workload))
     assert ledger.delivered + ledger.lost == ledger.generated
@@ -203,10 +212,14 @@ def test_every_message_is_in_the_books_once(workload: Workload, shards: int, rat
     assert sum(ridden.producer.waits.values()) == ledger.delivered
     assert timeline.total("accepted") == ledger.delivered
     assert timeline.total("throttled") == ledger.throttled == sum(one.refused for one in timeline.broken)
-    assert timeline.total("offered") == ledger.delivered + ledger.throttled
+    discarded = timeline.total("throttled", "IoT Core")
+    assert timeline.total("offered") == ledger.delivered + ledger.throttled - discarded
+    assert ledger.lost == sum(ledger.lost_by.values())
     assert timeline.total("retried") == ledger.retried
     assert timeline.total("lost") == ledger.lost
-    assert ledger.throttled == sum(shard.refused_by_count + shard.refused_by_bytes for shard in ridden.shards)
+    assert ledger.throttled - discarded == sum(
+        shard.refused_by_count + shard.refused_by_bytes for shard in ridden.shards
+    )
     if not ledger.lost:
         finals = [second for _, second in sent_by_hand(workload) if second % workload.seconds == workload.seconds - 1]
         assert arrivals.finals == len(finals)
@@ -257,3 +270,53 @@ def test_many_shards_one_of_which_is_hot(transport: Any) -> None:
     assert np.count_nonzero(sum(counts.sum(axis=0) for _, counts in page.parts)) == 1
     assert page.base.shape == (40,)
     assert all(counts.shape == (TICKS, 40) for _, counts in page.parts)
+
+
+# -- IoT Core's account ------------------------------------------------------------------------------------
+
+
+@given(
+    asked=st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3]), st.integers(0, 60)), max_size=20),
+    enforced=st.booleans(),
+)
+def test_publishes_are_taken_as_one_by_one(asked: list[tuple[float, int]], enforced: bool) -> None:
+    limits = LimitSettings(iot_small_region=True, iot_burst_seconds=0.02, enforced=enforced)
+    together, alone, now = AccountRates(limits, START), AccountRates(limits, START), START
+    for gap, count in asked:
+        now += gap
+        taken = together.take_many(together.publishes_in, count, now)
+        assert taken == sum(alone.take(alone.publishes_in, now) for _ in range(count))
+        if count:
+            assert together.publishes_in.tokens == alone.publishes_in.tokens
+
+
+def test_what_the_account_may_not_publish_is_discarded() -> None:
+    """25,000 bikes for 10 s at QoS 0: a second's worth of 20,000 was saved, and as many come each second."""
+    workload = Workload(racers=25_000, seconds=10, transport="mqtt", qos=0)
+    ridden = Ridden(workload, 40)
+    ledger = ridden.producer.ledger
+    assert ledger.delivered == pytest.approx(11 * 20_000, rel=0.005)
+    assert ledger.lost_by == {"IoT Core": 250_000 - ledger.delivered}
+    assert ledger.retried == 0
+    (broken,) = ridden.timeline.broken
+    assert (broken.name, broken.limit, broken.refused) == (IOT_PUBLISH_IN.name, 20_000, ledger.lost)
+    assert broken.first_s == pytest.approx(4, abs=0.2)
+
+
+def test_at_qos_1_a_bike_publishes_again_and_the_rest_waits() -> None:
+    workload = Workload(racers=25_000, seconds=10, transport="mqtt", qos=1, deadline_s=60.0)
+    ridden = Ridden(workload, 40)
+    ledger = ridden.producer.ledger
+    assert (ledger.delivered, ledger.lost) == (250_000, 0)
+    # Each publish that was discarded was repeated, no sooner than after five seconds.
+    assert ledger.retried == ledger.throttled > 0
+    assert max(ridden.producer.waits) > 250
+    # Never more than what was saved and comes.
+    delivered = np.cumsum(ridden.timeline.summed("accepted", ridden.arrivals.until))
+    assert (delivered <= 20_000 * (np.arange(len(delivered)) + 2)).all()
+
+
+def test_a_small_region_takes_a_tenth() -> None:
+    workload = Workload(racers=2500, seconds=6, transport="mqtt", qos=0)
+    ridden = Ridden(workload, 4, LimitSettings(iot_small_region=True))
+    assert ridden.producer.ledger.delivered == pytest.approx(7 * 2000, rel=0.01)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -30,13 +30,14 @@ _QUOTAS = (limits.SHARD_WRITE_RECORDS, limits.SHARD_WRITE_BYTES)
 
 @dataclass(slots=True)
 class Ledger:
-    """Where every message ended. ``throttled`` and ``retried`` count attempts."""
+    """Where every message ended; ``lost_by`` says by whom. ``throttled`` and ``retried`` count attempts."""
 
     generated: int = 0
     delivered: int = 0
     lost: int = 0
     throttled: int = 0
     retried: int = 0
+    lost_by: Counter[str] = field(default_factory=Counter)
 
     @property
     def outstanding(self) -> int:
@@ -120,9 +121,16 @@ class Gate:
         second, None after the last race."""
         raise NotImplementedError
 
-    def passes(self, offer: Offer, second: int) -> bool:
-        """Whether nothing but the shards may refuse what a second offers."""
+    def may_pass(self, offer: Offer, moments: list[float]) -> bool:
+        """Whether all that a second offers gets as far as the shards; nothing is done yet."""
         return True
+
+    def passed(self) -> bool:
+        """It did, and the shards took it. Whether another one would leave all as it is now."""
+        return True
+
+    def skipped(self, seconds: int) -> None:
+        """So many more seconds went by like it."""
 
     def ride(self, until: int) -> None:
         while self._next < until:
@@ -144,14 +152,15 @@ class Gate:
         offer = self.offers.at(self._next)
         most = min(offer.second + offer.alike, until) - self._next
         passed = 0
-        while passed < most and self.passes(offer, self._next + passed):
-            before = self.bank.levels
-            if not self.bank.pass_all(offer.demand, _moments(self._next + passed)):
+        while passed < most:
+            moments, before = _moments(self._next + passed), self.bank.levels
+            if not (self.may_pass(offer, moments) and self.bank.pass_all(offer.demand, moments)):
                 break
             passed += 1
             # From the second on, it began when as much time had gone by since each shard was last asked.
-            if passed > 1 and np.array_equal(before, self.bank.levels):
+            if self.passed() and passed > 1 and np.array_equal(before, self.bank.levels):
                 self.bank.skip(offer.demand, most - passed)
+                self.skipped(most - passed)
                 passed = most
         if passed:
             self._tell_alike(offer, passed)
@@ -204,6 +213,13 @@ class Gate:
         timeline.level("outstanding", "producer", since, self.ledger.outstanding)
         self.arrivals.append(1, sorted(second.came.items(), key=lambda one: one[0]), second.waited)
         self._second = _Second(len(self.shards))
+
+    def lose(self, count: int, by: str) -> None:
+        """Messages are lost in this second."""
+        if count:
+            self.ledger.lost += count
+            self.ledger.lost_by[by] += count
+            self.count("lost", by, count)
 
     def count(self, metric: str, resource: str, amount: int) -> None:
         """Add to a series in this second."""

@@ -222,6 +222,10 @@ class Offers:
         lanes = rng.integers(0, self._lanes.count, len(heads)) if self._lanes.count > 1 else None
         return shards, lanes
 
+    def shuffled(self, count: int) -> Indices:
+        """So many places in an order that chance decides."""
+        return self._later.permutation(count)
+
     @property
     def changes(self) -> bool:
         """Whether :meth:`route` may give two messages of a biker different places."""

@@ -135,8 +135,7 @@ class PutRecordsProducer(Gate):
         if not late.any():
             return members
         lost = members[late]
-        self.ledger.lost += len(lost)
-        self.count("lost", "producer", len(lost))
+        self.lose(len(lost), "producer")
         self._settle(lost)
         return members[~late]
 
