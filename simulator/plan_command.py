@@ -34,6 +34,24 @@ def plan(
     ] = "racer",
     phase: Annotated[str, flag("--phase", env="PHASE", help="spread over the second, or burst.")] = "spread",
     deadline: Annotated[str, flag("--deadline", env="DEADLINE", help="When the producer gives a message up.")] = "5m",
+    interval: Annotated[
+        str, flag("--interval", env="INTERVAL", help="How often each biker sends; all send in the last second.")
+    ] = "1s",
+    late_share: Annotated[float, flag("--late-share", env="LATE_SHARE", help="Share of bikers who join late.")] = 0.0,
+    dropout_share: Annotated[
+        float, flag("--dropout-share", env="DROPOUT_SHARE", help="Share of bikers who drop out; they send no final.")
+    ] = 0.0,
+    skew: Annotated[
+        float, flag("--skew", env="SKEW", help="Unequal keys of racers: Zipf's exponent, such as 1.1; 0 for equal.")
+    ] = 0.0,
+    qos: Annotated[int, flag("--qos", env="QOS", help="MQTT quality of service.")] = 1,
+    linger: Annotated[
+        int, flag("--linger", env="LINGER", help="Of --via kinesis: ms to wait for company, a multiple of 20.")
+    ] = 20,
+    message_bytes: Annotated[
+        int | None, flag("--message-bytes", env="MESSAGE_BYTES", help="Mean message, instead of the encoder's.")
+    ] = None,
+    extra_bytes: Annotated[int, flag("--extra-bytes", env="EXTRA_BYTES", help="Payload on top of each message.")] = 0,
     seed: Annotated[int, flag("--seed", env="SEED", help="Of phases and jitter.", min=0)] = 7,
     shards: Shards = None,
     wcu: Wcu = None,
@@ -115,6 +133,14 @@ def plan(
             transport="mqtt" if via == "mqtt" else "putrecords",
             phase="burst" if one_of("--phase", phase, ("spread", "burst")) == "burst" else "spread",
             deadline_s=seconds("--deadline", deadline),
+            interval_s=seconds("--interval", interval),
+            late_share=late_share,
+            dropout_share=dropout_share,
+            skew=skew,
+            qos=qos,
+            linger_ms=linger,
+            message_bytes=message_bytes,
+            extra_bytes=extra_bytes,
             seed=seed,
         )
         chosen = PRICES if prices is None else load_prices(prices)

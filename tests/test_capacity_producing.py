@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.capacity.arrivals import TICKS, Arrivals
+from simulator.capacity.attendance import Attendance
 from simulator.capacity.gate import Gate
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.producing import PutRecordsProducer
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.timeline import Timeline
 from simulator.capacity.workload import START_MS, Riders, Workload
-from simulator.cloud.limits import SHARD_WRITE_RECORDS, LimitSettings
+from simulator.cloud.iot_admission import AccountRates
+from simulator.cloud.limits import IOT_PUBLISH_IN, SHARD_WRITE_RECORDS, LimitSettings
 from simulator.cloud.sequence import uniform_ranges
 from simulator.cloud.shard import Shard
 
@@ -81,31 +84,41 @@ class Ridden:
         }
 
 
-WORKLOADS = st.builds(
-    Workload,
-    racers=st.integers(1, 60),
-    seconds=st.integers(1, 6),
-    races=st.integers(1, 3),
-    classes=st.sampled_from([(1,), (1, 4)]),
-    partition_key=st.sampled_from(["racer", "race", "class", "random", "timestamp"]),
-    transport=st.sampled_from(["putrecords", "mqtt"]),
-    phase=st.sampled_from(["spread", "burst"]),
-    batch_records=st.sampled_from([1, 7, 500]),
-    deadline_s=st.sampled_from([1.0, 300.0]),
-)
+@st.composite
+def workloads(draw: st.DrawFn) -> Workload:
+    key = draw(st.sampled_from(["racer", "race", "class", "random", "timestamp"]))
+    transport: Any = draw(st.sampled_from(["putrecords", "mqtt"]))
+    return Workload(
+        racers=draw(st.integers(1, 60)),
+        seconds=draw(st.integers(1, 6)),
+        races=draw(st.integers(1, 3)),
+        classes=draw(st.sampled_from([(1,), (1, 4)])),
+        interval_s=draw(st.sampled_from([1, 1, 2, 5])),
+        late_share=draw(st.sampled_from([0.0, 0.0, 0.3])),
+        dropout_share=draw(st.sampled_from([0.0, 0.0, 0.3, 1.0])),
+        partition_key=key,
+        skew=draw(st.sampled_from([0.0, 1.1])) if key == "racer" else 0.0,
+        transport=transport,
+        qos=draw(st.integers(0, 1)),
+        phase=draw(st.sampled_from(["spread", "burst"])),
+        batch_records=draw(st.sampled_from([1, 7, 500])),
+        linger_ms=draw(st.sampled_from([20, 60, 980])) if transport == "putrecords" else 20,
+        deadline_s=draw(st.sampled_from([1.0, 300.0])),
+    )
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    workload=WORKLOADS,
+    workload=workloads(),
     shards=st.integers(1, 4),
     rate=st.sampled_from([0.01, 0.03, 0.1, 1.0]),
     factors=st.sampled_from([(1,), (2, 3)]),
+    burst_s=st.sampled_from([1.0, 0.005]),
 )
 def test_seconds_pass_in_bulk_as_they_do_tick_by_tick(
-    workload: Workload, shards: int, rate: float, factors: tuple[int, ...]
+    workload: Workload, shards: int, rate: float, factors: tuple[int, ...], burst_s: float
 ) -> None:
-    limits = LimitSettings(shard_rate_factor=rate)
+    limits = LimitSettings(shard_rate_factor=rate, iot_small_region=True, iot_burst_seconds=burst_s)
     in_bulk = Ridden(workload, shards, limits, factors).told()
     assert in_bulk == Ridden(workload, shards, limits, factors, in_bulk=False).told()
 
@@ -139,23 +152,79 @@ def test_calls_of_a_tick_go_together_as_one_by_one(racers: int, shards: int, mos
         assert together == Ridden(workload, shards, limits, by_kinesis=OneByOne).told()
 
 
+def sent_by_hand(workload: Workload) -> list[tuple[int, int]]:
+    """(biker, second) of each message, by the definition."""
+    attendance, found = Attendance(workload), []
+    for second in range(workload.total_seconds):
+        race, at = divmod(second, workload.seconds)
+        joins, leaves = attendance._drawn(race)
+        for biker in range(workload.bikers):
+            in_turn = (at - biker % workload.racers) % workload.interval_s == 0 or at == workload.seconds - 1
+            if joins[biker] <= at < leaves[biker] and in_turn:
+                found.append((biker, second))
+    return found
+
+
+@settings(deadline=None, max_examples=50)
+@given(workload=workloads())
+def test_each_message_is_followed_by_the_biker_s_next(workload: Workload) -> None:
+    attendance = Attendance(workload)
+    by_biker: dict[int, list[int]] = {}
+    for biker, second in sent_by_hand(workload):
+        by_biker.setdefault(biker, []).append(second)
+    pairs = [(biker, *pair) for biker, seconds in by_biker.items() for pair in pairwise(seconds)]
+    if pairs:
+        members, heads, expected = np.array(pairs).T
+        assert attendance.following(members, heads).tolist() == expected.tolist()
+    for second in range(workload.total_seconds):
+        alike, sends = attendance.sending(second)
+        chosen = list(range(workload.bikers)) if sends is None else np.flatnonzero(sends).tolist()
+        for same in range(second, second + alike):
+            assert chosen == sorted(biker for biker, seconds in by_biker.items() if same in seconds)
+
+
+def test_who_joins_late_and_who_drops_out() -> None:
+    workload = Workload(racers=20_000, seconds=100, late_share=0.1, dropout_share=0.2)
+    joins, leaves = Attendance(workload)._drawn(0)
+    assert np.mean(joins > 0) == pytest.approx(0.1, abs=0.01)
+    assert np.mean(leaves < 100) == pytest.approx(0.2, abs=0.01)
+    assert (joins < leaves).all()
+    assert joins[joins > 0].min() == 1
+    assert joins[joins > 0].mean() == pytest.approx(50, abs=2)
+    assert leaves[leaves < 100].mean() == pytest.approx(50, abs=3)
+    assert not np.array_equal(joins, Attendance(workload)._drawn(1)[0])
+
+
 @settings(deadline=None, max_examples=25)
-@given(workload=WORKLOADS, shards=st.integers(1, 4), rate=st.sampled_from([0.01, 0.03, 1.0]))
-def test_every_message_is_in_the_books_once(workload: Workload, shards: int, rate: float) -> None:
-    ridden = Ridden(workload, shards, LimitSettings(shard_rate_factor=rate))
+@given(
+    workload=workloads(),
+    shards=st.integers(1, 4),
+    rate=st.sampled_from([0.01, 0.03, 1.0]),
+    burst_s=st.sampled_from([1.0, 0.005]),
+)
+def test_every_message_is_in_the_books_once(workload: Workload, shards: int, rate: float, burst_s: float) -> None:
+    limits = LimitSettings(shard_rate_factor=rate, iot_small_region=True, iot_burst_seconds=burst_s)
+    ridden = Ridden(workload, shards, limits)
     ledger, timeline, arrivals = ridden.producer.ledger, ridden.timeline, ridden.arrivals
-    assert ledger.generated == workload.messages
+    assert ledger.generated == len(sent_by_hand(workload))
     assert ledger.delivered + ledger.lost == ledger.generated
     assert sum(arrivals.total(place) for place in range(shards)) == ledger.delivered
     assert sum(ridden.producer.waits.values()) == ledger.delivered
     assert timeline.total("accepted") == ledger.delivered
     assert timeline.total("throttled") == ledger.throttled == sum(one.refused for one in timeline.broken)
-    assert timeline.total("offered") == ledger.delivered + ledger.throttled
+    discarded = timeline.total("throttled", "IoT Core")
+    assert timeline.total("offered") == ledger.delivered + ledger.throttled - discarded
+    assert ledger.lost == sum(ledger.lost_by.values())
     assert timeline.total("retried") == ledger.retried
     assert timeline.total("lost") == ledger.lost
-    assert ledger.throttled == sum(shard.refused_by_count + shard.refused_by_bytes for shard in ridden.shards)
+    assert ledger.throttled - discarded == sum(
+        shard.refused_by_count + shard.refused_by_bytes for shard in ridden.shards
+    )
     if not ledger.lost:
-        assert arrivals.finals == workload.bikers * workload.races
+        finals = [second for _, second in sent_by_hand(workload) if second % workload.seconds == workload.seconds - 1]
+        assert arrivals.finals == len(finals)
+    if not (workload.late_share or workload.dropout_share):
+        assert ledger.generated == workload.messages
 
 
 def test_seconds_that_are_alike_are_one_page() -> None:
@@ -201,3 +270,53 @@ def test_many_shards_one_of_which_is_hot(transport: Any) -> None:
     assert np.count_nonzero(sum(counts.sum(axis=0) for _, counts in page.parts)) == 1
     assert page.base.shape == (40,)
     assert all(counts.shape == (TICKS, 40) for _, counts in page.parts)
+
+
+# -- IoT Core's account ------------------------------------------------------------------------------------
+
+
+@given(
+    asked=st.lists(st.tuples(st.sampled_from([0.0, 0.01, 0.3]), st.integers(0, 60)), max_size=20),
+    enforced=st.booleans(),
+)
+def test_publishes_are_taken_as_one_by_one(asked: list[tuple[float, int]], enforced: bool) -> None:
+    limits = LimitSettings(iot_small_region=True, iot_burst_seconds=0.02, enforced=enforced)
+    together, alone, now = AccountRates(limits, START), AccountRates(limits, START), START
+    for gap, count in asked:
+        now += gap
+        taken = together.take_many(together.publishes_in, count, now)
+        assert taken == sum(alone.take(alone.publishes_in, now) for _ in range(count))
+        if count:
+            assert together.publishes_in.tokens == alone.publishes_in.tokens
+
+
+def test_what_the_account_may_not_publish_is_discarded() -> None:
+    """25,000 bikes for 10 s at QoS 0: a second's worth of 20,000 was saved, and as many come each second."""
+    workload = Workload(racers=25_000, seconds=10, transport="mqtt", qos=0)
+    ridden = Ridden(workload, 40)
+    ledger = ridden.producer.ledger
+    assert ledger.delivered == pytest.approx(11 * 20_000, rel=0.005)
+    assert ledger.lost_by == {"IoT Core": 250_000 - ledger.delivered}
+    assert ledger.retried == 0
+    (broken,) = ridden.timeline.broken
+    assert (broken.name, broken.limit, broken.refused) == (IOT_PUBLISH_IN.name, 20_000, ledger.lost)
+    assert broken.first_s == pytest.approx(4, abs=0.2)
+
+
+def test_at_qos_1_a_bike_publishes_again_and_the_rest_waits() -> None:
+    workload = Workload(racers=25_000, seconds=10, transport="mqtt", qos=1, deadline_s=60.0)
+    ridden = Ridden(workload, 40)
+    ledger = ridden.producer.ledger
+    assert (ledger.delivered, ledger.lost) == (250_000, 0)
+    # Each publish that was discarded was repeated, no sooner than after five seconds.
+    assert ledger.retried == ledger.throttled > 0
+    assert max(ridden.producer.waits) > 250
+    # Never more than what was saved and comes.
+    delivered = np.cumsum(ridden.timeline.summed("accepted", ridden.arrivals.until))
+    assert (delivered <= 20_000 * (np.arange(len(delivered)) + 2)).all()
+
+
+def test_a_small_region_takes_a_tenth() -> None:
+    workload = Workload(racers=2500, seconds=6, transport="mqtt", qos=0)
+    ridden = Ridden(workload, 4, LimitSettings(iot_small_region=True))
+    assert ridden.producer.ledger.delivered == pytest.approx(7 * 2000, rel=0.01)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from consumers.runtime.shard_schedule import lane_of
 from simulator.capacity.arrivals import LINGER_MS, TICKS, Kind
-from simulator.capacity.keys import lanes_of, words_of
+from simulator.capacity.keys import lanes_of, words_of, zipf_ranks
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.offers import Offers
 from simulator.capacity.workload import START_MS, Riders, Workload
@@ -129,6 +129,32 @@ def test_sizes_are_those_of_the_real_messages() -> None:
     assert b'"event":"final"' in final
 
 
+def test_sizes_may_be_given() -> None:
+    plain = riders_of(racers=150, seconds=30).sizes
+    padded = riders_of(racers=150, seconds=30, extra_bytes=100)
+    assert padded.sizes.message_bytes == plain.message_bytes + 100
+    assert padded.sizes.record_bytes == plain.record_bytes + 100
+    assert padded.sizes.result_bytes == plain.result_bytes
+    for size in (50, 900):
+        given_ = riders_of(racers=150, seconds=30, message_bytes=size)
+        assert given_.sizes.record_bytes == size + 3
+        assert [len(one) for one in given_.messages] == [size, size]
+
+
+def test_skewed_keys_have_their_shares() -> None:
+    """As loud riders of a load test (``zipf:1.1``): the loudest of 1,000 has 18 % of the messages."""
+    riders = riders_of(2, racers=1000, skew=1.1)
+    shares = np.arange(1, 1001) ** -1.1
+    shares /= shares.sum()
+    counts = np.bincount(zipf_ranks(1000, 1.1), minlength=1000)
+    assert np.abs(np.cumsum(counts) - np.cumsum(shares) * 1000).max() <= 1
+    keys = [str(FIRST_RACER_ID + rank) for rank in range(1000)]
+    expected = [stream_of(2).shard_of(PutEntry(Data=b"", PartitionKey=key)) for key in keys]
+    found = riders.shards_of_race(0)
+    assert found is not None
+    assert np.bincount(found).tolist() == np.bincount(expected, counts).tolist()
+
+
 @pytest.mark.parametrize(
     ("wrong", "complaint"),
     [
@@ -143,6 +169,17 @@ def test_sizes_are_those_of_the_real_messages() -> None:
         ({"phase": "full moon"}, "spread, burst"),
         ({"deadline_s": 0}, "deadline_s"),
         ({"deadline_s": float("nan")}, "deadline_s"),
+        ({"deadline_s": 0.02}, "more than the 20 ms"),
+        ({"interval_s": 0}, "interval_s must be from 1 to 3,600, not 0"),
+        ({"late_share": 1.5}, "late_share must be from 0 to 1"),
+        ({"dropout_share": float("nan")}, "dropout_share must be from 0 to 1"),
+        ({"skew": 0.01}, "skew must be 0 or from 0.1 to 5"),
+        ({"skew": 1.1, "partition_key": "race"}, "skew is of keys of racers"),
+        ({"linger_ms": 50}, "a multiple of 20"),
+        ({"linger_ms": 40, "transport": "mqtt"}, "waits for no company"),
+        ({"message_bytes": 0}, "message_bytes must be from 1 to 100,000, not 0"),
+        ({"extra_bytes": -1}, "extra_bytes must be from 0"),
+        ({"qos": 2}, "qos must be from 0 to 1"),
     ],
 )
 def test_impossible_numbers_are_refused(wrong: dict[str, object], complaint: str) -> None:

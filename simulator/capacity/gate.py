@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -30,13 +30,14 @@ _QUOTAS = (limits.SHARD_WRITE_RECORDS, limits.SHARD_WRITE_BYTES)
 
 @dataclass(slots=True)
 class Ledger:
-    """Where every message ended. ``throttled`` and ``retried`` count attempts."""
+    """Where every message ended; ``lost_by`` says by whom. ``throttled`` and ``retried`` count attempts."""
 
     generated: int = 0
     delivered: int = 0
     lost: int = 0
     throttled: int = 0
     retried: int = 0
+    lost_by: Counter[str] = field(default_factory=Counter)
 
     @property
     def outstanding(self) -> int:
@@ -121,9 +122,16 @@ class Gate:
         second, None after the last race."""
         raise NotImplementedError
 
-    def passes(self, offer: Offer, second: int) -> bool:
-        """Whether nothing but the shards may refuse what a second offers."""
+    def may_pass(self, offer: Offer, moments: list[float]) -> bool:
+        """Whether all that a second offers gets as far as the shards; nothing is done yet."""
         return True
+
+    def passed(self) -> bool:
+        """It did, and the shards took it. Whether another one would leave all as it is now."""
+        return True
+
+    def skipped(self, seconds: int) -> None:
+        """So many more seconds went by like it."""
 
     def ride(self, until: int) -> None:
         while self._next < until:
@@ -145,14 +153,15 @@ class Gate:
         offer = self.offers.at(self._next)
         most = min(offer.second + offer.alike, until) - self._next
         passed = 0
-        while passed < most and self.passes(offer, self._next + passed):
-            before = self.bank.levels
-            if not self.bank.pass_all(offer.demand, _moments(self._start_ms, self._next + passed)):
+        while passed < most:
+            moments, before = _moments(self._start_ms, self._next + passed), self.bank.levels
+            if not (self.may_pass(offer, moments) and self.bank.pass_all(offer.demand, moments)):
                 break
             passed += 1
             # From the second on, it began when as much time had gone by since each shard was last asked.
-            if passed > 1 and np.array_equal(before, self.bank.levels):
+            if self.passed() and passed > 1 and np.array_equal(before, self.bank.levels):
                 self.bank.skip(offer.demand, most - passed)
+                self.skipped(most - passed)
                 passed = most
         if passed:
             self._tell_alike(offer, passed)
@@ -162,7 +171,8 @@ class Gate:
         first, timeline = self._next, self.timeline
         self.ledger.generated += offer.count * seconds
         self.ledger.delivered += offer.count * seconds
-        self._waits[1] += offer.count * seconds
+        counts, waits = offer.lingered
+        self._count_waits(counts * seconds)
         for place, count in enumerate(offer.counts.sum(axis=0).tolist()):
             if count:
                 timeline.add_span("offered", self._names[place], first, seconds, count)
@@ -170,9 +180,9 @@ class Gate:
         timeline.add_span("outstanding", "producer", first, seconds, 0)
         finals = (first + seconds) % self._seconds == 0
         if seconds > finals:
-            self.arrivals.append(seconds - finals, offer.parts(first))
+            self.arrivals.append(seconds - finals, offer.parts(first), waits)
         if finals:
-            self.arrivals.append(1, offer.parts(first + seconds - 1))
+            self.arrivals.append(1, offer.parts(first + seconds - 1), waits)
 
     # -- tick by tick ----------------------------------------------------------------------------------
 
@@ -205,6 +215,13 @@ class Gate:
         self.arrivals.append(1, sorted(second.came.items(), key=lambda one: one[0]), second.waited)
         self._second = _Second(len(self.shards))
 
+    def lose(self, count: int, by: str) -> None:
+        """Messages are lost in this second."""
+        if count:
+            self.ledger.lost += count
+            self.ledger.lost_by[by] += count
+            self.count("lost", by, count)
+
     def count(self, metric: str, resource: str, amount: int) -> None:
         """Add to a series in this second."""
         if amount:
@@ -218,9 +235,9 @@ class Gate:
         counts = offer.counts[tick]
         self._second.offered += counts
         self._second.accepted += counts
-        sent = int(counts.sum())
-        self.ledger.delivered += sent
-        self._waits[1] += sent
+        senders = offer.senders(tick)
+        self.ledger.delivered += len(senders)
+        self.count_waits(tick, offer.shards[senders], tick + 1 - offer.ticks[senders])
         for kind, of_kind in offer.parts(number // TICKS):
             if of_kind[tick].any():
                 self._came(kind)[tick] += of_kind[tick]
@@ -284,14 +301,17 @@ class Gate:
         if not len(ticks):
             return
         most = int(ticks.max())
-        if most >= len(self._waits):
-            self._waits = np.concatenate([self._waits, np.zeros(most + len(self._waits), np.int64)])
-        self._waits[: most + 1] += np.bincount(ticks)
+        self._count_waits(np.bincount(ticks))
         if most > 1:
             if self._second.waited is None:
                 self._second.waited = np.zeros(self._shape, np.int64)
             beyond = np.bincount(places, ticks - 1, minlength=len(self.shards))
             self._second.waited[tick] += beyond.astype(np.int64)
+
+    def _count_waits(self, counts: Indices) -> None:
+        if len(counts) > len(self._waits):
+            self._waits = np.concatenate([self._waits, np.zeros(2 * len(counts), np.int64)])
+        self._waits[: len(counts)] += counts
 
     @property
     def waits(self) -> Counter[int]:

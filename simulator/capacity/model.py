@@ -244,11 +244,6 @@ def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
             f"{deployment.path} has no rule that puts messages on stream {stream.name}; add an AWS::IoT::TopicRule "
             "with a Kinesis action, or plan producers that put records themselves"
         )
-    if workload.transport == "mqtt" and workload.bikers > limits.IOT_PUBLISH_IN.value:
-        raise PlanError(
-            f"{workload.bikers:,} bikers by MQTT send more than IoT Core takes of an account "
-            f"({limits.IOT_PUBLISH_IN.value:,.0f} publishes/s); what it then discards is not planned yet"
-        )
     return stream
 
 

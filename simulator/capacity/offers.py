@@ -26,7 +26,8 @@ from simulator.cloud.shard_bank import Demand, call_costs
 @dataclass(frozen=True, eq=False)
 class Offer:
     """What each of :attr:`alike` seconds from :attr:`second` on offers. Bikers who send in tick ``k`` of it are
-    ``order[bounds[k]:bounds[k + 1]]``, in the order of their times. ``shards`` and ``lanes`` are of all bikers.
+    ``order[bounds[k]:bounds[k + 1]]``, in the order of their times. The other arrays are of all bikers: ``ticks`` are
+    those that messages are due in, ``sent`` those that they are sent in, when the producer has lingered.
 
     ``batch`` records share a call; with 0 each is its own.
     """
@@ -37,6 +38,7 @@ class Offer:
     class_place: Indices
     phases_ms: Indices
     ticks: Indices
+    sent: Indices
     order: Indices
     bounds: list[int]
     shards: Indices
@@ -53,13 +55,30 @@ class Offer:
         """Messages a second."""
         return len(self.order)
 
+    @property
+    def _senders(self) -> Indices | slice:
+        """In no order."""
+        return self.order if self.count < len(self.shards) else slice(None)
+
+    @cached_property
+    def lingered(self) -> tuple[Indices, Indices | None]:
+        """How many messages wait how many ticks, the one that they are due in included; and how many ticks beyond it
+        those of (tick, shard) wait in all, None: not any."""
+        beyond = (self.sent - self.ticks)[self._senders]
+        counts = np.bincount(beyond + 1)
+        if len(counts) <= 2:
+            return counts, None
+        flat = (self.sent * self.riders.shard_count + self.shards)[self._senders]
+        total = np.bincount(flat, beyond, minlength=TICKS * self.riders.shard_count)
+        return counts, total.astype(np.int64).reshape(TICKS, -1)
+
     @cached_property
     def by_kind(self) -> list[tuple[int, int, Indices]]:
         """(class, lane, counts of shape (ticks, shards)), those of nobody left out."""
         riders = self.riders
         shape = (len(riders.workload.classes), self.lane_count, TICKS, riders.shard_count)
-        order = self.order if self.count < len(self.shards) else slice(None)
-        flat = self.ticks[order] * shape[3] + self.shards[order]
+        order = self._senders
+        flat = self.sent[order] * shape[3] + self.shards[order]
         if shape[0] * shape[1] > 1:
             kinds = self.class_place[order] * shape[1]
             if self.lanes is not None:
@@ -120,6 +139,7 @@ class _Race:
     index: int
     phases_ms: Indices
     ticks: Indices
+    sent: Indices
     order: Indices
     shards: Indices | None
     lanes: Indices | None
@@ -149,7 +169,7 @@ class Offers:
     def _offer(self, second: int) -> Offer:
         riders = self.riders
         race = self._race_of(second // self._seconds)
-        alike, sends = riders.sending(second)
+        alike, sends = riders.attendance.sending(second)
         order = race.order if sends is None else race.order[sends[self._bikers][race.order]]
         shards, lanes = race.shards, race.lanes
         if shards is None:
@@ -162,8 +182,9 @@ class Offers:
             class_place=self.class_place,
             phases_ms=race.phases_ms,
             ticks=race.ticks,
+            sent=race.sent,
             order=order,
-            bounds=np.searchsorted(race.ticks[order], np.arange(TICKS + 1)).tolist(),
+            bounds=np.searchsorted(race.sent[order], np.arange(TICKS + 1)).tolist(),
             shards=shards,
             lanes=lanes,
             lane_count=self._lanes.count,
@@ -177,10 +198,13 @@ class Offers:
             keys = self.riders.keys_of_race(index)
             if keys is not None and self._lanes.count > 1:
                 lanes = keys.lanes(self._lanes.count)[self._bikers]
+            ticks, linger = phases_ms // LINGER_MS, self.riders.workload.linger_ms // LINGER_MS
             self._race = _Race(
                 index=index,
                 phases_ms=phases_ms,
-                ticks=phases_ms // LINGER_MS,
+                ticks=ticks,
+                # What lingers is sent at the ends of equal parts of a second.
+                sent=ticks if linger == 1 else np.minimum(ticks // linger * linger + linger - 1, TICKS - 1),
                 order=_by_phase(phases_ms),
                 shards=None if shards is None else shards[self._bikers],
                 lanes=lanes,
@@ -198,6 +222,10 @@ class Offers:
         lanes = rng.integers(0, self._lanes.count, len(heads)) if self._lanes.count > 1 else None
         return shards, lanes
 
+    def shuffled(self, count: int) -> Indices:
+        """So many places in an order that chance decides."""
+        return self._later.permutation(count)
+
     @property
     def changes(self) -> bool:
         """Whether :meth:`route` may give two messages of a biker different places."""
@@ -205,7 +233,8 @@ class Offers:
 
     def following(self, members: Indices, heads: Indices) -> Indices:
         """The second of each one's next message after the one of ``heads``."""
-        return self.riders.following(self._bikers[members], heads) if self.riders.comes_and_goes else heads + 1
+        attendance = self.riders.attendance
+        return heads + 1 if attendance.is_steady else attendance.following(self._bikers[members], heads)
 
     def route(self, members: Indices, heads: Indices) -> tuple[Indices, Indices | None]:
         """Shard and lane of the messages of seconds ``heads`` that bikers ``members`` could not send at their time."""

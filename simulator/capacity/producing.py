@@ -108,7 +108,7 @@ class PutRecordsProducer(Gate):
             sent = self._call(retries, new if takes_new else deque(), number, now)
         while new and takes_new and self._retrying < MAX_RETRYING:
             sent += self._call(_NOBODY, new, number, now)
-        self._usual_calls = max(8, self._usual_calls * 7 // 8, sent * 3 // 2 // self._batch)
+        self._usual_calls = min(64, max(8, self._usual_calls * 7 // 8, sent * 3 // 2 // self._batch))
         new.extend(self._ready)
         self._ready = new
 
@@ -135,8 +135,7 @@ class PutRecordsProducer(Gate):
         if not late.any():
             return members
         lost = members[late]
-        self.ledger.lost += len(lost)
-        self.count("lost", "producer", len(lost))
+        self.lose(len(lost), "producer")
         self._settle(lost)
         return members[~late]
 

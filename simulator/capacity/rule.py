@@ -1,4 +1,5 @@
-"""IoT Core's rule in virtual time: a PutRecord a message.
+"""IoT Core in virtual time: the broker takes publishes (:mod:`simulator.capacity.broker`), a rule puts each on the
+stream by a PutRecord of its own.
 
 What the shard refuses is tried again as ``LimitSettings.iot_action_attempts`` and ``iot_action_retry_seconds`` say,
 each message by itself, then given to the error action, which is lost to the stream. Pauses end with a tick of 20 ms.
@@ -12,12 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.capacity.arrivals import LINGER_MS, TICKS, Arrivals, Indices
+from simulator.capacity.broker import Broker, Published
 from simulator.capacity.gate import Gate
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.offers import Offer
 from simulator.capacity.producing import first_of_each
 from simulator.capacity.timeline import Timeline
 from simulator.capacity.workload import Riders
+from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.shard import Shard
 
@@ -42,21 +45,27 @@ class RuleProducer(Gate):
     ) -> None:
         super().__init__(riders, shards, arrivals, timeline, rng, lanes, batch=0, in_bulk=in_bulk)
         self._settings = settings
+        self._broker = Broker(self.offers, settings, shards[0].created_at)
+        self._due_ticks = np.zeros(riders.workload.bikers, np.int64)
         # What is tried again, by the tick at whose end it is.
         self._again: dict[int, list[Indices]] = {}
 
     def tick(self, number: int, offer: Offer | None, now: float) -> None:
         parts = self._again.pop(number, [])
         retries = sum(one.shape[1] for one in parts)
-        self.ledger.retried += retries
-        self.count("retried", "producer", retries)
+        self._retried(retries)
         if offer is not None:
             senders = offer.senders(number % TICKS)
             is_idle = not self.ledger.outstanding
             self.ledger.generated += len(senders)
-            if is_idle and self.pass_tick(number, offer, now):
+            if is_idle and self._broker.bucket.refill(now) >= len(senders) and self.pass_tick(number, offer, now):
+                self._broker.publish(number, offer, now)
                 return
-            parts.append(self._first(offer, senders, number))
+            self._due_ticks = offer.ticks
+        published = self._broker.publish(number, offer, now)
+        self._tell_publishes(published, now)
+        if len(published.members):
+            parts.append(self._first(published, offer))
         if not parts:
             return
         puts = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
@@ -66,14 +75,46 @@ class RuleProducer(Gate):
         if puts.size:
             self._put(puts, number, now)
 
-    def _first(self, offer: Offer, senders: Indices, number: int) -> Indices:
-        puts = np.zeros((5, len(senders)), np.int64)
-        puts[_PLACE] = offer.shards[senders]
-        if offer.lanes is not None:
-            puts[_LANE] = offer.lanes[senders]
-        puts[_MEMBER] = senders
-        puts[_DUE] = number
+    def _retried(self, count: int) -> None:
+        self.ledger.retried += count
+        self.count("retried", "producer", count)
+
+    def _tell_publishes(self, published: Published, now: float) -> None:
+        self._retried(published.again)
+        self.lose(published.late, "producer")
+        self.lose(published.unheard, "IoT Core")
+        if published.discarded:
+            self.ledger.throttled += published.discarded
+            self.count("throttled", "IoT Core", published.discarded)
+            quota = limits.IOT_SMALL_PUBLISH_IN if self._settings.iot_small_region else limits.IOT_PUBLISH_IN
+            self.timeline.broke(quota.name, "IoT Core", quota.value, quota.unit, now, published.discarded)
+
+    def _first(self, published: Published, offer: Offer | None) -> Indices:
+        members, heads = published.members, published.heads
+        puts = np.zeros((5, len(members)), np.int64)
+        if offer is not None and int(heads.min()) >= offer.second:
+            puts[_PLACE], lanes = offer.shards[members], None if offer.lanes is None else offer.lanes[members]
+        else:
+            puts[_PLACE], lanes = self.offers.route(members, heads)
+        if lanes is not None:
+            puts[_LANE] = lanes
+        puts[_MEMBER] = members
+        puts[_DUE] = heads * TICKS + self._due_ticks[members]
         return puts
+
+    # -- in bulk ---------------------------------------------------------------------------------------
+
+    def may_pass(self, offer: Offer, moments: list[float]) -> bool:
+        return self._broker.may_pass(offer, moments)
+
+    def passed(self) -> bool:
+        self._broker.passed()
+        return self._broker.is_steady
+
+    def skipped(self, seconds: int) -> None:
+        self._broker.skip(seconds)
+
+    # -- puts ------------------------------------------------------------------------------------------
 
     def _put(self, puts: Indices, number: int, now: float) -> None:
         totals = np.bincount(puts[_PLACE], minlength=len(self.shards))
@@ -86,10 +127,8 @@ class RuleProducer(Gate):
         refused = puts[:, ~passes]
         refused[_ATTEMPTS] += 1
         gives_up = refused[_ATTEMPTS] >= self._settings.iot_action_attempts
-        lost = int(np.count_nonzero(gives_up))
-        if lost:
-            self.ledger.lost += lost
-            self.count("lost", "error action", lost)
+        if gives_up.any():
+            self.lose(int(np.count_nonzero(gives_up)), "error action")
             refused = refused[:, ~gives_up]
         if refused.size:
             self._back_off(refused, number)

@@ -3,8 +3,6 @@
 Virtual time is cut into *ticks* of the producer's linger (20 ms): what falls due within a tick is sent together at its
 end, as :class:`producers.KinesisProducer` does. What a biker does never depends on the answer, so one pass over the
 racers (their phase, the MD5 of their key) says what every second of a race offers; numpy does the counting.
-
-Not modelled: bikers who join late or drop out, and aggregation by the Kinesis Producer Library.
 """
 
 from __future__ import annotations
@@ -16,17 +14,19 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from consumers.store import results_text
 from simulator import peloton
-from simulator.capacity.arrivals import Indices
-from simulator.capacity.keys import Keys, places_of, words_of, words_of_numbers
+from simulator.capacity.arrivals import LINGER_MS, Indices
+from simulator.capacity.attendance import Attendance
+from simulator.capacity.keys import Keys, places_of, words_of, words_of_numbers, zipf_ranks
 from simulator.race import FIRST_RACER_ID, MAX_RACERS, MAX_SECONDS, Race, RaceCalendar, plan_race
 
 Transport = Literal["putrecords", "mqtt"]
 START_MS = 1_700_000_000_000 // 300_000 * 300_000
 """When the first race of a plan starts: the digits of times and race ids are those of today's."""
+MESSAGE_MAX_BYTES = 100_000
+"""Of what a biker sends; IoT Core takes 128 KiB, a shard a MiB with the partition key."""
 _SAMPLE_RACERS, _SAMPLE_SECONDS = 200, 60
 KEYS_OF_RACERS = ("racer", "race", "class")
 """Partition keys that a biker keeps for a whole race; the others change with every message."""
@@ -35,11 +35,16 @@ PARTITION_KEYS = (*KEYS_OF_RACERS, "random", "timestamp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """``racers`` in each of ``classes`` ride at once, one message a second each; ``races`` follow one another.
+    """``racers`` in each of ``classes`` ride at once; each sends every ``interval_s``, and in a race's last second.
+    ``races`` follow one another. ``late_share`` of them join late, ``dropout_share`` leave early (see
+    :class:`simulator.capacity.attendance.Attendance`).
 
-    ``phase``: ``spread`` over each second, or all at its beginning (``burst``). ``deadline_s`` is when the producer
-    gives a message up, ``start_ms`` when the first race starts (ms since the epoch): windows are aligned to the epoch.
-    With ``mqtt``, a rule puts each message on the stream by a PutRecord of its own.
+    ``phase``: ``spread`` over each second, or all at its beginning (``burst``). ``skew`` makes keys of racers unequal:
+    the key of rank ``k`` has a share of the bikers proportional to ``1 / k ** skew``, 0 one each. ``linger_ms`` is how
+    long the producer waits for company for a call, ``deadline_s`` when it gives a message up. With ``mqtt``, a rule
+    puts each message on the stream by a PutRecord of its own, and ``qos`` is that of the bikes. ``message_bytes`` are
+    the mean of messages instead of what the encoder makes, ``extra_bytes`` come on top of either. ``start_ms`` is when
+    the first race starts (ms since the epoch): windows are aligned to the epoch.
 
     :raises ValueError: one sentence on the first value that cannot be.
     """
@@ -48,11 +53,19 @@ class Workload:
     seconds: int = 300
     races: int = 1
     classes: tuple[int, ...] = (1,)
+    interval_s: int = 1
+    late_share: float = 0.0
+    dropout_share: float = 0.0
     partition_key: str = "racer"
+    skew: float = 0.0
     transport: Transport = "putrecords"
+    qos: int = 1
     phase: Literal["spread", "burst"] = "spread"
     batch_records: int = 500
+    linger_ms: int = LINGER_MS
     deadline_s: float = 300.0
+    message_bytes: int | None = None
+    extra_bytes: int = 0
     seed: int = 7
     start_ms: int = START_MS
 
@@ -61,7 +74,14 @@ class Workload:
             ("racers", self.racers, 1, MAX_RACERS),
             ("seconds", self.seconds, 1, MAX_SECONDS),
             ("races", self.races, 1, 10_000),
+            ("interval_s", self.interval_s, 1, 3600),
+            ("late_share", self.late_share, 0, 1),
+            ("dropout_share", self.dropout_share, 0, 1),
+            ("qos", self.qos, 0, 1),
             ("batch_records", self.batch_records, 1, 500),
+            ("linger_ms", self.linger_ms, LINGER_MS, 1000),
+            ("message_bytes", 1 if self.message_bytes is None else self.message_bytes, 1, MESSAGE_MAX_BYTES),
+            ("extra_bytes", self.extra_bytes, 0, MESSAGE_MAX_BYTES),
             ("seed", self.seed, 0, 2**64 - 1),
             ("start_ms", self.start_ms, 0, 2**53),
         )
@@ -70,8 +90,18 @@ class Workload:
                 raise ValueError(f"{name} must be from {low:,} to {high:,}, not {value:,}")
         if not self.classes or len(set(self.classes)) < len(self.classes) or not set(self.classes) <= {*range(1, 7)}:
             raise ValueError(f"classes must be different numbers from 1 to 6, not {self.classes}")
+        if self.skew and not 0.1 <= self.skew <= 5:
+            raise ValueError(f"skew must be 0 or from 0.1 to 5, not {self.skew}")
+        if self.skew and self.partition_key != "racer":
+            raise ValueError(f"skew is of keys of racers, and partition_key is {self.partition_key!r}")
+        if self.linger_ms % LINGER_MS:
+            raise ValueError(f"linger_ms must be a multiple of {LINGER_MS}, not {self.linger_ms}")
+        if self.transport == "mqtt" and self.linger_ms != LINGER_MS:
+            raise ValueError("linger_ms is of producers that put records; a rule waits for no company")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline_s must be more than 0 s, not {self.deadline_s}")
+        if self.deadline_s * 1000 <= self.linger_ms:
+            raise ValueError(f"deadline_s must be more than the {self.linger_ms} ms that a message lingers")
         for name, text, allowed in (
             ("partition_key", self.partition_key, PARTITION_KEYS),
             ("transport", self.transport, ("putrecords", "mqtt")),
@@ -91,7 +121,12 @@ class Workload:
 
     @property
     def messages(self) -> int:
-        return self.bikers * self.total_seconds
+        """How many there are when everybody rides from start to end."""
+        step, last = self.interval_s, self.seconds - 1
+        whole, rest = divmod(self.racers, step)
+        # Of each second but the last; of every interval, the first ``rest`` seconds have one biker more.
+        before = last // step * self.racers + last % step * whole + min(last % step, rest)
+        return (before + self.racers) * len(self.classes) * self.races
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +148,7 @@ class Riders:
         self.shard_count = len(shard_starts)
         self.starts = list(shard_starts)
         self.calendar = RaceCalendar(workload.start_ms, workload.seconds)
+        self.attendance = Attendance(workload)
         self.class_place = np.repeat(np.arange(len(workload.classes)), workload.racers)
         self.racer_ids = np.arange(FIRST_RACER_ID, FIRST_RACER_ID + workload.bikers, dtype=np.int64)
 
@@ -121,7 +157,8 @@ class Riders:
         """Of the messages and outputs of some bikers."""
         race = self._sample
         messages = [len(one) for second in {1, race.seconds} for one in race.messages(second)]
-        message_bytes = round(sum(messages) / len(messages))
+        message_bytes = self.workload.message_bytes or round(sum(messages) / len(messages))
+        message_bytes += self.workload.extra_bytes
         best = dict(zip(race.racer_ids.tolist(), race.truth.best_hundredths.tolist(), strict=True))
         # Ids grow longer with the field; the mean is over ids from all of it.
         ids = np.linspace(self.racer_ids[0], self.racer_ids[-1], len(best)).astype(np.int64).tolist()
@@ -132,9 +169,13 @@ class Riders:
 
     @property
     def messages(self) -> tuple[bytes, bytes]:
-        """A biker's message of a race's first second, and of its last."""
-        race = self._sample
-        return race.messages(1)[0], race.messages(race.seconds)[0]
+        """A biker's message of a race's first second, and of its last; padded or cut to the size of all where the
+        encoder's is not wanted."""
+        race, size = self._sample, self.sizes.message_bytes
+        first, last = race.messages(1)[0], race.messages(race.seconds)[0]
+        if self.workload.message_bytes is None and not self.workload.extra_bytes:
+            return first, last
+        return first[:size].ljust(size), last[:size].ljust(size)
 
     @cached_property
     def _sample(self) -> Race:
@@ -182,7 +223,8 @@ class Riders:
         workload = self.workload
         match workload.partition_key:
             case "racer":
-                return Keys(words_of_numbers(FIRST_RACER_ID, workload.bikers), None)
+                ranks = zipf_ranks(workload.bikers, workload.skew) if workload.skew else None
+                return Keys(words_of_numbers(FIRST_RACER_ID, workload.bikers), ranks)
             case "race":
                 words = words_of([str(self.calendar.race_id(race_index))])
                 return Keys(words, np.zeros(workload.bikers, np.int64))
@@ -215,17 +257,3 @@ class Riders:
             return places_of(words_of([str(one) for one in times]), self.starts)[due_ms - first]
         distinct, which = np.unique(due_ms, return_inverse=True)
         return places_of(words_of([str(one) for one in distinct.tolist()]), self.starts)[which]
-
-    # -- who -------------------------------------------------------------------------------------------
-
-    comes_and_goes = False
-    """Whether there are seconds in which some bikers send and others do not."""
-
-    def sending(self, second: int) -> tuple[int, npt.NDArray[np.bool_] | None]:
-        """Which bikers send in that second since the first race began, None for all of them, and in how many seconds
-        of its race from it on the same ones do."""
-        return self.workload.seconds - second % self.workload.seconds, None
-
-    def following(self, members: Indices, heads: Indices) -> Indices:
-        """The second of each one's next message after the one of ``heads``."""
-        return heads + 1

@@ -21,18 +21,23 @@ import numpy as np
 import numpy.typing as npt
 
 from simulator.cloud.limits import EPSILON, KIB
-from simulator.cloud.shard import Shard
+from simulator.cloud.shard import Shard, whole_kib
 
 Counts = npt.NDArray[np.int64]
 Levels = npt.NDArray[np.float64]
+_KIB_BITS = KIB.bit_length() - 1
 
 
 def call_costs(counts: Counts, nbytes: int, *, each: bool = False) -> Counts:
     """What calls of ``counts`` records of ``nbytes`` each cost in bytes: rounded up to whole KiB once a call, or once a
     record with ``each``."""
-    if each:
-        return counts * (-(-nbytes // KIB) * KIB)
-    return -(-counts * nbytes // KIB) * KIB
+    return counts * whole_kib(nbytes) if each else _kib(counts, nbytes) * KIB
+
+
+def _kib(counts: Counts, nbytes: int) -> Counts:
+    """As :func:`whole_kib`, in KiB, of ``counts`` records together."""
+    # A shift takes a third of the time of a division.
+    return (counts * nbytes + (KIB - 1)) >> _KIB_BITS
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -165,7 +170,7 @@ def _prefix(
     counts: Counts, totals: Counts, nbytes: int, records: Counts, kib: Counts
 ) -> tuple[Counts, Counts, npt.NDArray[np.bool_]]:
     """Records taken, bytes spent and whether bytes were what lacked, by shard, of calls in their order."""
-    costs = call_costs(counts, nbytes) // KIB
+    costs = _kib(counts, nbytes)
     taken, spent = totals.copy(), costs.sum(axis=0)
     by_bytes = np.zeros(len(totals), np.bool_)
     short = np.flatnonzero((taken > records) | (spent > kib))
@@ -183,6 +188,6 @@ def _prefix(
         by_size = (kib - paid) * KIB // nbytes
         cut = np.minimum(by_count, by_size)
         taken[short] = passed + cut
-        spent[short] = paid + call_costs(cut, nbytes) // KIB
+        spent[short] = paid + _kib(cut, nbytes)
         by_bytes[short] = by_size < by_count
     return taken, spent * KIB, by_bytes
