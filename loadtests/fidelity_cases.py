@@ -16,7 +16,8 @@ AMPLE = {"WriteCapacityUnits": 1000, "IndexWriteCapacityUnits": 1000, "ReadCapac
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One race, for the planner and for the embedded cloud. ``sizes`` are template parameters over those of
-    ``config_env``, ``limits`` are of ``--limit``. ``first`` is the limit that must break first, empty for none."""
+    ``config_env``, ``limits`` are of ``--limit``. ``first`` is the limit that must break first, empty for none. Those
+    that are ``is_short`` run in the tests."""
 
     name: str
     about: str
@@ -44,7 +45,6 @@ CASES = (
         racers=180,
         sizes={"ShardCount": 1, **AMPLE},
         limits=SLOW,
-        is_short=True,
     ),
     Case(
         name="shard-at",
@@ -95,6 +95,7 @@ CASES = (
         sizes={"ShardCount": 1, **AMPLE},
         limits=SLOW,
         first=RECORDS,
+        is_short=True,
     ),
     Case(
         name="no-window",
@@ -104,26 +105,27 @@ CASES = (
         races=2,
         classes=(1, 2),
         sizes={"TumblingWindowInSeconds": 0, **AMPLE},
+        is_short=True,
     ),
     Case(
         name="table-under",
-        about="a merge of 4 WCU a second on a table of 20",
+        about="merges of 16 WCU a second on a table of 200",
         racers=100,
-        sizes={"ShardCount": 1, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 60},
+        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 200},
     ),
     Case(
         name="table-over",
-        about="merges of 4 WCU a second on a table of 2",
+        about="merges of 16 WCU a second on a table of 10",
         racers=100,
-        sizes={"ShardCount": 1, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 2},
+        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 10},
         first=TABLE,
         is_short=True,
     ),
     Case(
         name="index-over",
-        about="merges of 2 WCU a second on an index of 1",
+        about="merges of 8 WCU a second on an index of 5",
         racers=100,
-        sizes={"ShardCount": 1, "TumblingWindowInSeconds": 0, **AMPLE, "IndexWriteCapacityUnits": 1},
+        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "IndexWriteCapacityUnits": 5},
         first=INDEX,
     ),
     Case(
@@ -135,9 +137,9 @@ CASES = (
     ),
     Case(
         name="partition-over",
-        about="a finish of 1,000: 4,000 WCU in seconds, of which one partition gives 1,000 a second",
+        about="a finish of 1,000: 4,000 WCU in seconds, of which the one partition gives 1,000 a second",
         racers=1000,
-        sizes={**AMPLE, "WriteCapacityUnits": 4000, "IndexWriteCapacityUnits": 4000},
+        sizes={"WriteCapacityUnits": 900, "IndexWriteCapacityUnits": 900, "ReadCapacityUnits": 100},
         first=PARTITION,
     ),
     Case(

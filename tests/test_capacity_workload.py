@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.capacity.workload import LINGER_MS, START_MS, TICKS, Riders, Workload, offer_of
+from consumers.runtime.shard_schedule import lane_of
+from simulator.capacity.arrivals import LINGER_MS, TICKS, Kind
+from simulator.capacity.keys import lanes_of, words_of
+from simulator.capacity.lanes import Lanes
+from simulator.capacity.offers import Offers
+from simulator.capacity.workload import START_MS, Riders, Workload
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.metrics import Metrics
 from simulator.cloud.sequence import uniform_ranges
@@ -45,6 +50,12 @@ def test_messages_go_to_the_shards_that_the_stream_routes_them_to(shards: int, r
     assert found.tolist() == expected
 
 
+@settings(deadline=None, max_examples=50)
+@given(keys=st.lists(st.text(max_size=8), min_size=1, max_size=20), lanes=st.integers(1, 100))
+def test_lanes_are_those_of_the_runtime(keys: list[str], lanes: int) -> None:
+    assert lanes_of(words_of(keys), lanes).tolist() == [lane_of(key, lanes) for key in keys]
+
+
 def test_a_key_of_time_is_routed_by_the_message_s_time() -> None:
     riders, stream = riders_of(7, partition_key="timestamp"), stream_of(7)
     due_ms = np.array([START_MS, START_MS + 17, START_MS, START_MS + 999])
@@ -79,26 +90,32 @@ def test_phases_are_those_of_the_races() -> None:
     classes=st.sampled_from([(1,), (3, 1), (1, 2, 3, 4, 5, 6)]),
     phase=st.sampled_from(["spread", "burst"]),
     key=st.sampled_from(["racer", "race", "class", "random"]),
+    factors=st.sampled_from([(1,), (2, 3)]),
 )
 def test_every_biker_sends_once_a_second(
-    racers: int, shards: int, classes: tuple[int, ...], phase: str, key: str
+    racers: int, shards: int, classes: tuple[int, ...], phase: str, key: str, factors: tuple[int, ...]
 ) -> None:
     riders = riders_of(shards, racers=racers, classes=classes, phase=phase, partition_key=key)
-    offer = offer_of(riders, 0)
+    offers = Offers(riders, Lanes(factors), np.random.default_rng(1), batch=500)
+    offer = offers.at(0)
+    bikers = racers * len(classes)
     senders = np.concatenate([offer.senders(tick) for tick in range(TICKS)])
-    assert sorted(senders.tolist()) == list(range(racers * len(classes)))
+    assert sorted(senders.tolist()) == list(range(bikers))
+    phases = np.sort(riders.phases_ms(0))
+    assert offer.phases_ms[senders].tolist() == phases.tolist()
     for tick in range(TICKS):
-        phases = offer.phases_ms[offer.senders(tick)]
-        assert (phases // LINGER_MS == tick).all()
-    if offer.counts is not None:
-        assert [sum(count for _, count, _ in tick) for tick in offer.counts] == np.diff(offer.bounds).tolist()
-        for tick in offer.counts:
-            assert all(count == sum(of_class for _, of_class in by_class) > 0 for _, count, by_class in tick)
-        of_classes = [0] * len(classes)
-        for tick in offer.counts:
-            for place, of_class in (one for _, _, by_class in tick for one in by_class):
-                of_classes[place] += of_class
-        assert of_classes == [racers] * len(classes)
+        assert (offer.phases_ms[offer.senders(tick)] // LINGER_MS == tick).all()
+        expected = np.bincount(offer.shards[offer.senders(tick)], minlength=shards)
+        assert offer.counts[tick].tolist() == expected.tolist()
+    assert offer.alike == (1 if key == "random" else 300)
+    by_class = dict.fromkeys(range(len(classes)), 0)
+    for kind, counts in offer.parts(299):
+        assert kind == Kind(0, kind.class_place, True, kind.lane)
+        assert 0 <= kind.lane < 6
+        by_class[kind.class_place] += int(counts.sum())
+    assert set(by_class.values()) == {racers}
+    assert offers.at(0) is offer
+    assert offers.at(300).second == 300
 
 
 def test_sizes_are_those_of_the_real_messages() -> None:

@@ -10,9 +10,9 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
                                                       `--> TableFeed --> TableReader --> Function
 
-Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
-record by record), and O(calls) for the table. Memory is O(racers + what of
-ticks x shards is not read yet).
+Costs: what is the same every second costs nothing (:mod:`simulator.capacity.arrivals`,
+:mod:`simulator.capacity.reading`); what is not, O(shards) numpy a tick of 20 ms, O(runs) an invocation, O(calls) for
+the table. Memory is O(racers + seconds + pages not read yet).
 
 Not modelled, and said so in every plan: what functions of others write, the growth of on-demand streams. Not modelled
 at all: cold starts.

@@ -226,8 +226,9 @@ class Reader:
             end = arrivals.end(place, at)
             tip_seen_at = self._rested(at, 1, end - self._position)
             # The others of this page each read what one second of it brings.
-            page = arrivals.page_at(arrivals.tick_of(at) // TICKS)
-            alike = 0 if page is None else page.until - 1 - arrivals.tick_of(at) // TICKS
+            second = arrivals.tick_of(at) // TICKS
+            page = arrivals.page_at(second) if at >= arrivals.start_s else None
+            alike = 0 if page is None else page.until - 1 - second
             alike = max(0, min(alike, reads - number - 1))
             if alike and page is not None:
                 tip_seen_at = self._rested(at + interval_s, alike, page.column(place).total)

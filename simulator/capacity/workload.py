@@ -9,7 +9,6 @@ Not modelled: bikers who join late or drop out, and aggregation by the Kinesis P
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from consumers.store import results_text
 from simulator import peloton
-from simulator.capacity.arrivals import LINGER_MS, TICKS, Indices
+from simulator.capacity.arrivals import Indices
+from simulator.capacity.keys import Keys, places_of, words_of, words_of_numbers
 from simulator.race import FIRST_RACER_ID, MAX_RACERS, MAX_SECONDS, Race, RaceCalendar, plan_race
 
 Transport = Literal["putrecords", "mqtt"]
@@ -110,10 +111,9 @@ class Riders:
     def __init__(self, workload: Workload, shard_starts: Sequence[int]) -> None:
         self.workload = workload
         self.shard_count = len(shard_starts)
-        self._starts = list(shard_starts)
+        self.starts = list(shard_starts)
         self.calendar = RaceCalendar(workload.start_ms, workload.seconds)
-        count = len(workload.classes)
-        self.class_place = np.repeat(np.arange(count), workload.racers)
+        self.class_place = np.repeat(np.arange(len(workload.classes)), workload.racers)
         self.racer_ids = np.arange(FIRST_RACER_ID, FIRST_RACER_ID + workload.bikers, dtype=np.int64)
 
     @cached_property
@@ -177,84 +177,55 @@ class Riders:
 
     # -- where -----------------------------------------------------------------------------------------
 
+    def keys_of_race(self, race_index: int) -> Keys | None:
+        """Everybody's partition keys in that race; None when they change with every message."""
+        workload = self.workload
+        match workload.partition_key:
+            case "racer":
+                return Keys(words_of_numbers(FIRST_RACER_ID, workload.bikers), None)
+            case "race":
+                words = words_of([str(self.calendar.race_id(race_index))])
+                return Keys(words, np.zeros(workload.bikers, np.int64))
+            case "class":
+                return Keys(words_of([str(one) for one in workload.classes]), self.class_place)
+        return None
+
     def shards_of_race(self, race_index: int) -> Indices | None:
         """The shard (place among the open ones) that each biker's messages go to in that race; None when it changes
         with every message."""
-        match self.workload.partition_key:
-            case "racer":
-                return self._shards_by_racer
-            case "race":
-                shard = self._shards_of([str(self.calendar.race_id(race_index))])[0]
-                return np.full(self.workload.bikers, shard)
-            case "class":
-                return self._shards_of([str(one) for one in self.workload.classes])[self.class_place]
-        return None
+        if self.workload.partition_key == "racer":
+            return self._shards_by_racer
+        keys = self.keys_of_race(race_index)
+        return None if keys is None else keys.shards(self.starts)
 
     @cached_property
     def _shards_by_racer(self) -> Indices:
-        return self._shards_of([str(racer) for racer in self.racer_ids.tolist()])
+        keys = self.keys_of_race(0)
+        assert keys is not None
+        return keys.shards(self.starts)
 
     def shards_by_time(self, due_ms: Indices) -> Indices:
         """The shards of messages whose partition key is their time, ms since the epoch."""
-        times, places = np.unique(due_ms, return_inverse=True)
-        return self._shards_of([str(one) for one in times.tolist()])[places]
+        if not len(due_ms):
+            return due_ms
+        first, last = int(due_ms.min()), int(due_ms.max())
+        if last - first < 2 * len(due_ms) + 2000:
+            # Fewer times than messages, or few of them.
+            times = range(first, last + 1)
+            return places_of(words_of([str(one) for one in times]), self.starts)[due_ms - first]
+        distinct, which = np.unique(due_ms, return_inverse=True)
+        return places_of(words_of([str(one) for one in distinct.tolist()]), self.starts)[which]
 
-    def _shards_of(self, keys: Sequence[str]) -> Indices:
-        """As :meth:`simulator.cloud.stream.Stream.owner` has it, for many keys at once: hash keys are compared by
-        their upper 64 bits, and by the lower ones where those are equal."""
-        digests = b"".join([hashlib.md5(key.encode(), usedforsecurity=False).digest() for key in keys])
-        words = np.frombuffer(digests, ">u8").reshape(-1, 2)
-        upper = words[:, 0].astype(np.uint64)
-        starts = np.array([start >> 64 for start in self._starts], np.uint64)
-        places = np.searchsorted(starts, upper, side="right").astype(np.int64) - 1
-        for index in np.flatnonzero(upper == starts[places]).tolist():
-            if int(words[index, 1]) < self._starts[places[index]] & (2**64 - 1):
-                places[index] -= 1
-        return places
+    # -- who -------------------------------------------------------------------------------------------
 
+    comes_and_goes = False
+    """Whether there are seconds in which some bikers send and others do not."""
 
-TickCount = tuple[int, int, list[tuple[int, int]]]
+    def sending(self, second: int) -> tuple[int, npt.NDArray[np.bool_] | None]:
+        """Which bikers send in that second since the first race began, None for all of them, and in how many seconds
+        of its race from it on the same ones do."""
+        return self.workload.seconds - second % self.workload.seconds, None
 
-
-@dataclass(frozen=True, eq=False, slots=True)
-class RaceOffer:
-    """What every second of one race offers. Bikers who send in tick ``k`` of a second are
-    ``order[bounds[k]:bounds[k + 1]]``; ``counts[k]`` has them as (shard, count, [(class, count), ...]), those of nobody
-    left out, None where the partition key changes with every message."""
-
-    index: int
-    phases_ms: Indices
-    ticks: Indices
-    order: Indices
-    bounds: list[int]
-    shards: Indices | None
-    counts: list[list[TickCount]] | None
-
-    def senders(self, tick: int) -> Indices:
-        """Who sends in that tick of a second."""
-        return self.order[self.bounds[tick] : self.bounds[tick + 1]]
-
-
-def offer_of(riders: Riders, race_index: int) -> RaceOffer:
-    """The offer of that race: O(racers)."""
-    phases_ms = riders.phases_ms(race_index)
-    ticks = phases_ms // LINGER_MS
-    order = np.argsort(phases_ms, kind="stable")
-    bounds = np.searchsorted(ticks[order], np.arange(TICKS + 1)).tolist()
-    shards = riders.shards_of_race(race_index)
-    counts = None
-    if shards is not None:
-        shape = (TICKS, riders.shard_count, len(riders.workload.classes))
-        flat = (ticks * shape[1] + shards) * shape[2] + riders.class_place
-        counts = _tick_counts(np.bincount(flat, minlength=math.prod(shape)).reshape(shape))
-    return RaceOffer(race_index, phases_ms, ticks, order, bounds, shards, counts)
-
-
-def _tick_counts(counts: Indices) -> list[list[TickCount]]:
-    """``counts`` by tick, shard and class, without the zeros."""
-    found: list[list[TickCount]] = [[] for _ in range(len(counts))]
-    totals = counts.sum(axis=2)
-    for tick, place in np.argwhere(totals).tolist():
-        by_class = [(index, count) for index, count in enumerate(counts[tick, place].tolist()) if count]
-        found[tick].append((place, int(totals[tick, place]), by_class))
-    return found
+    def following(self, members: Indices, heads: Indices) -> Indices:
+        """The second of each one's next message after the one of ``heads``."""
+        return heads + 1
