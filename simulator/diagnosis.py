@@ -81,10 +81,15 @@ def _finding(use: LimitUse, window_s: float, deployment: Deployment) -> Finding 
     parameters = deployment.parameters
     if use.name.startswith("kinesis.shard.write"):
         shards = sum(stream.shard_count for stream in deployment.streams)
+        more = f"--shards {2 * shards} doubles it"
+        if any(stream.mode == "ON_DEMAND" for stream in deployment.streams):
+            more = (
+                f"An on-demand stream begins with {shards} shards and splits one only after minutes of load; a "
+                f"provisioned one (--set StreamMode=PROVISIONED --shards {2 * shards}) has more at once"
+            )
         return Finding(
             f"{use.resource} takes {use.limit:,.0f} {use.unit} and is offered more ({refused}, sent again later).",
-            f"--shards {2 * shards} doubles it; a partition key that spreads (--partition-key racer) helps when only "
-            "one shard is hot.",
+            f"{more}; a partition key that spreads (--partition-key racer) helps when only one shard is hot.",
         )
     if use.name.startswith("kinesis.shard.read"):
         return Finding(

@@ -29,7 +29,7 @@ from producers import Ledger, ProducerError, TlsSettings
 from producers.mqtt_settings import Broker
 from simulator import accounting, verdict
 from simulator.accounting import Account
-from simulator.cloud.limits import LimitSettings
+from simulator.cloud.limits import LimitSettings, changed_settings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudProcess
 from simulator.deployment import Deployment
 from simulator.diagnosis import Finding, diagnose, hot_shards
@@ -508,8 +508,11 @@ class _Run:
                 "classes": list(settings.classes),
                 "via": settings.via,
                 **({"client": settings.client, "qos": settings.qos} if settings.via == "mqtt" else {}),
+                "interval_s": settings.interval_s,
                 "phase": settings.phase,
                 "partition_key": settings.partition_key,
+                "deadline_s": settings.deadline_s,
+                "limit_settings": changed_settings(settings.limits),
                 "seed": settings.seed,
                 "target": settings.target,
                 "interrupted": self.interrupts.first.is_set(),

@@ -50,8 +50,12 @@ def plan(
         list[str] | None,
         flag("--duration", env="DURATION", help="Of functions: invocation_ms, record_us or call_ms=VALUE; repeatable."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        flag("--calibrate", env="CALIBRATE", help="report.json of a race or load test: plan what it measured."),
+    ] = None,
     advise: Annotated[
-        bool, flag("--advise", env="ADVISE", help="Search for the cheapest sizes that keep --objective.")
+        bool, flag("--advise", env="ADVISE", help="Search for the cheapest deployment that keeps --objective.")
     ] = False,
     objective: Annotated[
         str | None,
@@ -65,6 +69,10 @@ def plan(
     headroom: Annotated[
         str | None,
         flag("--headroom", env="HEADROOM", help="Of --advise: capacity on top of what just holds; 20% when not given."),
+    ] = None,
+    write_env: Annotated[
+        str | None,
+        flag("--write-env", env="WRITE_ENV", help="Of --advise: write it to samconfig.toml, as this environment."),
     ] = None,
     sweep: Annotated[
         list[str] | None,
@@ -89,7 +97,7 @@ def plan(
         return
     # Imported when asked for: numpy and the runtime take a while.
     from simulator.capacity.functions import Durations
-    from simulator.capacity.model import PlanError
+    from simulator.capacity.model import LEAD_S, PlanError
     from simulator.capacity.model import plan as run
     from simulator.capacity.prices import PRICES, PricesError, load_prices
     from simulator.capacity.report import as_json as told
@@ -110,40 +118,55 @@ def plan(
             seed=seed,
         )
         chosen = PRICES if prices is None else load_prices(prices)
-        durations = Durations(**_durations(duration, Durations.__slots__))
+        pinned = _durations(duration, Durations.__slots__)
+        durations = Durations(**pinned)
+        lead_s, calibration = LEAD_S, None
+        if calibrate is not None:
+            from simulator.calibrate_command import measured_by, show
+
+            measured = measured_by(context, calibrate)
+            workload, lead_s = measured.workload(workload), measured.lead_s
+            config_env, settings = measured.sizes(config_env, settings)
+            limit = measured.limits(limit)
+            calibration = measured.durations(durations, tuple(pinned), template)
+            durations = calibration.after
+            show(calibration, as_json=as_json)
     except PricesError as error:
         raise UsageError(f"--prices: {error}") from None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if advise or sweep or objective is not None or headroom is not None:
-        from simulator.capacity.searches import Searches, search
+    if advise or sweep or any(one is not None for one in (objective, headroom, write_env)):
+        from simulator.capacity.searches import Searches, command_of, search
 
         def deploy(parameters: Mapping[str, str]) -> Deployment:
             chosen_last = [f"{name}={value}" for name, value in parameters.items()]
             return deployment_of(config_env, template, [*(settings or ()), *chosen_last], shards, wcu, rcu, window)
 
-        asked = Searches(advise=advise, objective=objective, headroom=headroom, sweeps=tuple(sweep or ()))
+        asked = Searches(advise, objective, headroom, tuple(sweep or ()), write_env, command_of(context))
         if not search(asked, deploy, workload, limits_of("on", limit), chosen, durations, out, as_json=as_json):
             raise typer.Exit(EXIT_FAILED)
         return
     deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, window)
     began = time.perf_counter()
     try:
-        found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations)
+        found = run(
+            deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations, lead_s=lead_s
+        )
     except PlanError as error:
         raise UsageError(str(error)) from None
     print(f"alleycat: planned in {time.perf_counter() - began:.2f} s", file=sys.stderr)
+    answer = told(found) | ({} if calibration is None else {"calibration": calibration.as_json()})
     if out is not None:
         from simulator.capacity.plan_page import write_page
 
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / PLAN_FILE).write_text(json.dumps(told(found), ensure_ascii=False), encoding="utf-8")
+            (out / PLAN_FILE).write_text(json.dumps(answer, ensure_ascii=False), encoding="utf-8")
             write_page(found, out / PAGE_FILE)
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}") from None
     if as_json:
-        print(json.dumps(told(found), ensure_ascii=False))
+        print(json.dumps(answer, ensure_ascii=False))
     else:
         Console().print(render(found))
     if not found.holds:

@@ -17,11 +17,26 @@ from test_plan_command import run, told
 
 from simulator.capacity.advise import Advice, advise
 from simulator.capacity.advise_view import AdviceError, advice_json, headroom_of
+from simulator.capacity.choices import (
+    BILLING_MODE,
+    COSTLY,
+    INDEX_WCU,
+    LANES,
+    SHARDS,
+    SIZES,
+    STREAM_MODE,
+    UNITS,
+    WCU,
+    WINDOW,
+    WINDOWS,
+    step_down,
+    step_up,
+)
 from simulator.capacity.functions import Durations
 from simulator.capacity.model import Plan, PlanError, plan
 from simulator.capacity.objective import NAMES, SHARES, Objective, ObjectiveError, measured, objective_of, value_text
 from simulator.capacity.prices import total_usd
-from simulator.capacity.trials import INDEX_WCU, SHARDS, SIZES, UNITS, WCU, WINDOW, WINDOWS, Trial, step_down, step_up
+from simulator.capacity.trials import Trial
 from simulator.capacity.workload import Workload
 from simulator.cloud.limits import LimitSettings
 from simulator.deployment import Deployment, load_deployment
@@ -36,10 +51,17 @@ def deploy(parameters: Mapping[str, str]) -> Deployment:
     return load_deployment(TEMPLATE, "default", parameters)
 
 
+def sized(parameters: Mapping[str, str]) -> Deployment:
+    """As a template would be that has sizes only, and nothing to choose on demand."""
+    found = deploy(parameters)
+    modes = (STREAM_MODE, BILLING_MODE)
+    return replace(found, parameters={name: one for name, one in found.parameters.items() if name not in modes})
+
+
 def again(trial: Trial, workload: Workload, **changes: int) -> Plan:
     """Planned by itself, as ``alleycat plan`` does."""
-    sizes = {**trial.sizes, **changes}
-    deployment = deploy({name: str(value) for name, value in sizes.items()})
+    chosen = {**trial.parameters, **changes}
+    deployment = deploy({name: str(value) for name, value in chosen.items()})
     return plan(deployment, workload, settings=SLOW_SHARDS)
 
 
@@ -48,7 +70,13 @@ def keeps(found: Plan, objective: Objective) -> bool:
 
 
 def advised(workload: Workload, objective: Objective = OBJECTIVE, headroom: float = 0.0) -> Advice:
-    return advise(deploy, workload, objective, headroom=headroom, settings=SLOW_SHARDS)
+    return advise(sized, workload, objective, headroom=headroom, settings=SLOW_SHARDS)
+
+
+def assert_nothing_smaller_holds(trial: Trial, workload: Workload, objective: Objective) -> None:
+    for size in (*COSTLY, LANES):
+        less = step_down(size, trial.sizes[size]) if size in trial.sizes else None
+        assert less is None or not keeps(again(trial, workload, **{size: less}), objective), size
 
 
 WORKLOADS: dict[str, tuple[Workload, str]] = {
@@ -75,10 +103,7 @@ def test_advice_holds_and_nothing_one_step_smaller_does(name: str) -> None:
     planned = again(found.best, workload)
     assert keeps(planned, objective)
     assert total_usd(list(planned.bill)) == pytest.approx(found.best.usd)
-    for size in (SHARDS, WCU, INDEX_WCU):
-        less = step_down(size, found.best.sizes[size])
-        if less is not None:
-            assert not keeps(again(found.best, workload, **{size: less}), objective), size
+    assert_nothing_smaller_holds(found.best, workload, objective)
 
 
 def test_the_same_question_has_the_same_answer() -> None:
@@ -103,9 +128,7 @@ def test_any_advice_holds_and_is_minimal(number: int) -> None:
         assert not any(trial.holds for trial in found.closest)
         return
     assert keeps(again(found.best, workload), objective)
-    for size in (SHARDS, WCU, INDEX_WCU):
-        less = step_down(size, found.best.sizes[size])
-        assert less is None or not keeps(again(found.best, workload, **{size: less}), objective)
+    assert_nothing_smaller_holds(found.best, workload, objective)
 
 
 def test_nothing_on_a_grid_around_it_is_cheaper() -> None:
@@ -231,7 +254,7 @@ def test_prices_decide() -> None:
     workload = Workload(racers=80, seconds=15)
     prices = dict(PRICES)
     prices["kinesis.shard_hour"] = replace(prices["kinesis.shard_hour"], usd=1e-6)
-    found = advise(deploy, workload, OBJECTIVE, settings=SLOW_SHARDS, prices=prices)
+    found = advise(sized, workload, OBJECTIVE, settings=SLOW_SHARDS, prices=prices)
     usual = advised(workload)
     assert found.best is not None
     assert usual.best is not None
@@ -241,8 +264,8 @@ def test_prices_decide() -> None:
 def test_durations_are_those_given() -> None:
     workload = Workload(racers=30, seconds=10)
     objective = objective_of("settled=4s,p99=60s")
-    quick = advise(deploy, workload, objective, settings=SLOW_SHARDS)
-    slow = advise(deploy, workload, objective, settings=SLOW_SHARDS, durations=Durations(call_ms=1000))
+    quick = advise(sized, workload, objective, settings=SLOW_SHARDS)
+    slow = advise(sized, workload, objective, settings=SLOW_SHARDS, durations=Durations(call_ms=1000))
     assert quick.best is not None
     assert slow.best is None or slow.best.usd > quick.best.usd
 

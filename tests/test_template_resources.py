@@ -124,6 +124,46 @@ def test_overrides_reach_what_they_size() -> None:
     assert found.origins["FunctionMemory"] == "default"
 
 
+def test_our_stream_and_table_on_demand_have_no_sizes() -> None:
+    found = load_deployment(OURS, overrides={"StreamMode": "ON_DEMAND", "BillingMode": "PAY_PER_REQUEST"})
+    (stream,), (races,) = found.streams, found.tables
+    assert stream.mode == "ON_DEMAND"
+    assert "ShardCount" not in stream.create_stream_kwargs()
+    asked = races.create_table_kwargs()
+    assert asked["BillingMode"] == "PAY_PER_REQUEST"
+    assert "ProvisionedThroughput" not in asked
+    assert all("ProvisionedThroughput" not in index for index in asked["GlobalSecondaryIndexes"])
+    assert {(one.wcu, one.rcu) for one in (races, *races.indexes)} == {(0, 0)}
+
+
+@pytest.mark.parametrize(("window_s", "windowed"), [(5, 1), (0, 4)])
+def test_our_functions_read_side_by_side_where_lambda_lets_them(window_s: int, windowed: int) -> None:
+    overrides = {"ParallelizationFactor": "4", "TumblingWindowInSeconds": str(window_s)}
+    live, final, _ = load_deployment(OURS, overrides=overrides).functions
+    assert live.event_sources[0].parallelization_factor == windowed
+    assert final.event_sources[0].parallelization_factor == 4
+
+
+@pytest.mark.parametrize(
+    "override", ["StreamMode=MAYBE", "BillingMode=ON_DEMAND", "ParallelizationFactor=0", "ParallelizationFactor=11"]
+)
+def test_our_modes_and_factor_are_those_of_aws(override: str) -> None:
+    name, _, value = override.partition("=")
+    with pytest.raises(DeploymentError, match=name):
+        load_deployment(OURS, overrides={name: value})
+
+
+def test_our_deployment_on_demand_is_provisioned() -> None:
+    deployment = load_deployment(OURS, overrides={"StreamMode": "ON_DEMAND", "BillingMode": "PAY_PER_REQUEST"})
+    with CloudProcess(port=0) as cloud:
+        there = local_target(cloud, "us-east-1")
+        provision(there, deployment)
+        stream = there.client("kinesis").describe_stream_summary(StreamName="alleycat")["StreamDescriptionSummary"]
+        table = there.client("dynamodb").describe_table(TableName="alleycat-races")["Table"]
+    assert (stream["StreamModeDetails"]["StreamMode"], stream["OpenShardCount"]) == ("ON_DEMAND", 4)
+    assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+
+
 def test_without_a_template_it_is_the_one_here_or_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_deployment().path == OURS

@@ -8,25 +8,30 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from simulator.capacity.choices import COSTLY, READS, SHARDS, UNITS, WINDOW, WRITES, Sizes, step_down, writes_of
+from simulator.capacity.timeline import Broken
 from simulator.capacity.trials import (
-    INDEX_WCU,
-    SHARDS,
-    UNITS,
-    WCU,
-    WINDOW,
     Runs,
-    Sizes,
     Trial,
     grown,
     nearness,
     one_less,
     smallest,
-    spare,
     steps_less,
-    units_of,
 )
+from simulator.cloud.limits import ITEM_MAX_BYTES
 
 _CLOSEST_SHOWN = 3
+_LIMITS_SHOWN = 2
+_SHORTER_WINDOWS = 3
+_CHEAPER = 0.999
+_COARSE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+_GAINS = {
+    "on-demand table": "no units to choose; gives up a bill known before",
+    "provisioned table": "a bill known before; gives up what is above its units",
+    "on-demand stream": "no shards to choose, four at first; gives up many at once",
+    "provisioned stream": "as many shards as are asked for; gives up growing by itself",
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,14 +56,14 @@ def _shards_with(runs: Runs, just: Trial, headroom: float, most: int) -> int:
     settings = runs.limit_settings
     slower = replace(settings, shard_rate_factor=settings.shard_rate_factor / (1 + headroom))
     tight = replace(runs, limit_settings=slower, trials={})
-    return smallest(tight, spare(just.sizes), SHARDS, range(just.sizes[SHARDS], most + 1))
+    return smallest(tight, tight.spare(just.sizes), SHARDS, range(just.sizes[SHARDS], most + 1))
 
 
 def with_headroom(runs: Runs, just: Trial, headroom: float) -> tuple[Trial, str]:
     """``just`` with ``headroom`` of everything; or of what can have it, and a line on what cannot."""
     if not headroom:
         return just, ""
-    names = [name for name in (SHARDS, WCU, INDEX_WCU) if name in just.sizes]
+    names = [name for name in COSTLY if name in just.sizes]
     wanted = _scaled(runs, just, headroom, names)
     full = runs.at(wanted)
     if full is not None and full.holds:
@@ -67,6 +72,13 @@ def with_headroom(runs: Runs, just: Trial, headroom: float) -> tuple[Trial, str]
     ampler = _with_more_units(runs, wanted)
     if ampler is not None:
         return ampler, ""
+    # They also write later, and then what was near its time is too late.
+    window = just.sizes.get(WINDOW)
+    for _ in range(_SHORTER_WINDOWS):
+        window = None if window is None else step_down(WINDOW, window)
+        sooner = None if window is None else runs.at({**wanted, WINDOW: window})
+        if sooner is not None and sooner.holds:
+            return sooner, ""
     best, notes = just, []
     for name in reversed(names):
         trial = runs.at({**best.sizes, name: wanted[name]})
@@ -78,10 +90,16 @@ def with_headroom(runs: Runs, just: Trial, headroom: float) -> tuple[Trial, str]
     return best, ". ".join(notes)
 
 
-def runners_up_of(runs: Runs, just: Trial, best: Trial, headroom: float) -> Iterator[RunnerUp]:
+def runners_up_of(
+    runs: Runs, just: Trial, best: Trial, headroom: float, others: Sequence[tuple[str, Trial | None]]
+) -> Iterator[RunnerUp]:
+    """``others`` are of other kinds, with their titles; None for what cannot be."""
     if best.sizes != just.sizes:
         yield RunnerUp("just holds", just, f"{_difference(just, best)}; gives up all headroom")
-    failing = sorted((one for one in steps_less(runs, just) if not one.holds), key=lambda one: (one.excess, one.usd))
+    failing = sorted(
+        (one for one in steps_less(runs, just) if not one.holds and one.usd < just.usd * _CHEAPER),
+        key=lambda one: (one.excess, one.usd),
+    )
     for trial in failing[:2]:
         yield RunnerUp("next cheaper", trial, f"{_difference(trial, best)}; gives up: {'; '.join(trial.misses)}")
     sooner = one_less(runs, just, WINDOW)
@@ -95,11 +113,15 @@ def runners_up_of(runs: Runs, just: Trial, best: Trial, headroom: float) -> Iter
     more, note = with_headroom(runs, just, ampler)
     if more.usd > best.usd:
         yield RunnerUp(f"{ampler:.0%} headroom", more, f"{_difference(more, best)}{f'; {note}' if note else ''}")
+    for title, other in others:
+        if other is not None:
+            note = f"gives up: {'; '.join(other.misses)}" if other.misses else _GAINS[title]
+            yield RunnerUp(title, other, f"{_difference(other, best)}; {note}")
 
 
 def _with_more_units(runs: Runs, sizes: Sizes) -> Trial | None:
     """``sizes`` with as many more units as it takes to hold, of the table, of the index or of both."""
-    units = units_of(sizes)
+    units = writes_of(sizes)
     at_steps = {name: UNITS[min(bisect_left(UNITS, sizes[name]), len(UNITS) - 1)] for name in units}
     found = (grown(runs, {**sizes, **at_steps}, growing) for growing in ([*([name] for name in units), units]))
     return min((one for one in found if one is not None and one.holds), key=lambda one: one.usd, default=None)
@@ -113,38 +135,47 @@ def _difference(trial: Trial, best: Trial) -> str:
 def closest_of(runs: Runs) -> list[Trial]:
     """Those of all plans that are nearest to holding, of different shards or windows, with no more units than that
     takes."""
-    found: dict[tuple[int, int], Trial] = {}
+    found: dict[tuple[object, ...], Trial] = {}
     for trial in sorted(runs.made, key=nearness):
-        found.setdefault((trial.sizes.get(SHARDS, 0), trial.sizes.get(WINDOW, 0)), trial)
-    return sorted((_tightened(runs, one) for one in list(found.values())[:_CLOSEST_SHOWN]), key=nearness)
+        found.setdefault((trial.kind, trial.sizes.get(SHARDS), trial.sizes.get(WINDOW)), trial)
+    nearest = list(found.values())[:_CLOSEST_SHOWN]
+    return sorted((_tightened(runs.of(one.kind), one) for one in nearest), key=nearness)
 
 
 def _tightened(runs: Runs, trial: Trial) -> Trial:
+    """With about as many units as it takes to come as near."""
     enough, misses = trial.excess * 1.05, len(trial.misses)
-    best = trial
-    for name in units_of(trial.sizes):
-        steps = [*(one for one in UNITS if one < best.sizes[name]), best.sizes[name]]
 
-        def is_enough(value: int, sizes: Sizes = best.sizes, name: str = name) -> bool:
-            less = runs.at({**sizes, name: value})
-            return less is not None and less.excess <= enough and len(less.misses) <= misses
+    def is_enough(sizes: Sizes) -> bool:
+        less = runs.at(sizes)
+        return less is not None and less.excess <= enough and len(less.misses) <= misses
 
-        best = runs.at({**best.sizes, name: steps[bisect_left(steps[:-1], True, key=is_enough)]}) or best
-    return best
+    sizes = dict(trial.sizes)
+    for name in (*READS, *WRITES):
+        if name in sizes:
+            steps = [*(step for step in _COARSE if step < sizes[name]), sizes[name]]
+            place = bisect_left(steps[:-1], True, key=lambda step: is_enough({**sizes, name: step}))
+            sizes[name] = steps[place]
+    return runs.at(sizes) or trial
 
 
 def forbids_of(runs: Runs, closest: Trial) -> str:
     """What stands in the way where units are ample, so that they cannot be what is missing."""
-    sizes = spare(closest.sizes)
+    sizes = runs.spare(closest.sizes)
     found = (runs.at(sizes) or closest).found
-    if found.first_limit is None:
+    if not found.limits:
         return (
             "no limit refuses anything; what is left is the time that consumers take: a shard is polled once a second, "
             "a window is over when it is over, and functions take what they take"
         )
-    limit = found.first_limit
+    # Of an item that is too large nothing else matters: no size makes it smaller.
+    limits = sorted(found.limits, key=lambda one: one.name != ITEM_MAX_BYTES.name)
+    return "; ".join(_refusal(one, runs.workload.partition_key) for one in limits[:_LIMITS_SHOWN])
+
+
+def _refusal(limit: Broken, partition_key: str) -> str:
     value = f" ({limit.limit:,.0f} {limit.unit})" if limit.limit else ""
     text = f"{limit.name} of {limit.resource}{value} refuses {limit.refused:,}, whatever the sizes"
-    if limit.name.startswith("kinesis.shard.write") and runs.workload.partition_key in ("race", "class"):
-        text += f"; all messages of a {runs.workload.partition_key} have one partition key, and go to one shard"
+    if limit.name.startswith("kinesis.shard.write") and partition_key in ("race", "class"):
+        text += f"; all messages of a {partition_key} have one partition key, and go to one shard"
     return text

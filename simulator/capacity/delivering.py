@@ -258,7 +258,7 @@ class Delivery:
                 self._objects.add(records, oldest_s)
             self._transform(poller)
 
-        self._function.run(self._work(records), self.spec.name, done)
+        self._function.run(self._work(records), records, self.spec.name, done)
 
     def _work(self, records: int) -> Process[Outcome]:
         yield self._durations.base_s(records)

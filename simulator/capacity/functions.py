@@ -34,7 +34,7 @@ MODELLED = (LIVE, FINAL, PUBLISH)
 
 @dataclass(slots=True)
 class FunctionTotals:
-    """What a function did in all; ``duration_s`` is the sum."""
+    """What a function did in all; ``duration_s`` is the sum. ``records`` are those of each of ``durations_s``."""
 
     invocations: int = 0
     errors: int = 0
@@ -42,6 +42,7 @@ class FunctionTotals:
     throttles: int = 0
     duration_s: float = 0.0
     durations_s: list[float] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
 
 
 class Function:
@@ -96,11 +97,11 @@ class Function:
 
     def invoke(self, reader: Reader, action: Invoke, done: Callable[[Outcome], None]) -> None:
         """Run one invocation for an event source; see :meth:`run`."""
-        self.run(self._handler.work(reader, action), reader.mapping.name, done)
+        self.run(self._handler.work(reader, action), action.count, reader.mapping.name, done)
 
-    def run(self, work: Process[Outcome], source: str, done: Callable[[Outcome], None]) -> None:
-        """Run one invocation that does ``work`` for ``source``; ``done`` gets its outcome when it ends, at once when
-        there is no concurrency left."""
+    def run(self, work: Process[Outcome], records: int, source: str, done: Callable[[Outcome], None]) -> None:
+        """Run one invocation that does ``work`` with so many records of ``source``; ``done`` gets its outcome when it
+        ends, at once when there is no concurrency left."""
         name, clock, timeline = self.spec.name, self._clock, self._timeline
         reserved = self.spec.reserved_concurrency
         if reserved is not None and self._running >= reserved:
@@ -120,6 +121,7 @@ class Function:
             self._ended.append(clock.now)
             self.totals.duration_s += duration_s
             self.totals.durations_s.append(duration_s)
+            self.totals.records.append(records)
             timeline.peak("duration_s", name, clock.now, duration_s)
             if outcome.function_error is not None:
                 self.totals.errors += 1
@@ -198,6 +200,7 @@ class Function:
         self.totals.invocations += reads
         self.totals.duration_s += duration_s * reads
         self.totals.durations_s += [duration_s] * reads
+        self.totals.records += [records] * reads
         timeline.add_span("invocations", name, timeline.second(at), reads, 1)
         ends = timeline.second(at + duration_s)
         timeline.peak_span("duration_s", name, ends, reads, duration_s)

@@ -38,6 +38,7 @@ NAMES = ("p99", "throttled", "table_throttled", "settled", "age")
 DEFAULT = "p99=10s,throttled=0,settled=10s"
 _LONGEST_S = 86_400.0
 _MOST_EXCESS = 1e6
+_REFUSED_WEIGHT = 1e4
 
 
 class ObjectiveError(ValueError):
@@ -72,8 +73,8 @@ def objective_of(text: str) -> Objective:
 
 def _time_s(name: str, text: str) -> float:
     match = _TIME.fullmatch(text)
-    value = float(Decimal(match[1]) * _UNITS_S[match[2]]) if match else 0.0
-    if not 0 < value <= _LONGEST_S:
+    value = float(Decimal(match[1]) * _UNITS_S[match[2]]) if match else -1.0
+    if not (0 < value <= _LONGEST_S or (value == 0 and name == "settled")):
         raise ObjectiveError(f"{name}={text}: give a time such as 500ms, 2s or 1m, more than 0, up to a day")
     return value
 
@@ -90,7 +91,7 @@ def value_text(name: str, value: float) -> str:
     """As it is read: ``2s``, ``0.1%``."""
     if not math.isfinite(value):
         return "never"
-    return f"{round(value * 100, 4):g}%" if name in SHARES else f"{round(value, 2):g}s"
+    return f"{round(value * 100, 4):g}%" if name in SHARES else f"{round(value, 2 if value >= 0.1 else 4):g}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,12 @@ class Measured:
     timeouts: int
     backlog: int
     bill: tuple[BillLine, ...]
-    first_limit: Broken | None
+    limits: tuple[Broken, ...]
+    """That refused something, the first one first."""
+
+    @property
+    def first_limit(self) -> Broken | None:
+        return self.limits[0] if self.limits else None
 
     @property
     def usd(self) -> float:
@@ -130,8 +136,7 @@ class Measured:
                 text = f"{name} is {value_text(name, value)}, more than {value_text(name, most)}"
                 if name == "settled" and not math.isfinite(value):
                     text = f"not settled within {value_text(name, most)}"
-                # Shares compare by their size: none at all is asked often.
-                yield text, min(_MOST_EXCESS, value - most if name in SHARES else value / most - 1)
+                yield text, min(_MOST_EXCESS, _excess(name, value, most))
 
     def as_json(self) -> dict[str, Any]:
         shown = {
@@ -145,6 +150,15 @@ class Measured:
             "usd": round(self.usd, 6),
             "first_limit": self.first_limit.as_json() if self.first_limit else None,
         }
+
+
+def _excess(name: str, value: float, most: float) -> float:
+    """Times compare by how many times too long they are. Shares by their size, since none at all is asked often; what
+    shards refuse weighs, as no waiting makes it good: a hundredth as much as a time that is a hundred times too long.
+    """
+    if name in SHARES:
+        return (value - most) * (_REFUSED_WEIGHT if name == "throttled" else 1)
+    return value / most - 1 if most else value
 
 
 def measured(plan: Plan) -> Measured:
@@ -166,7 +180,7 @@ def measured(plan: Plan) -> Measured:
         timeouts=sum(function.totals.timeouts for function in plan.functions),
         backlog=plan.backlog if plan.settled_s is None else 0,
         bill=plan.bill,
-        first_limit=plan.broken[0] if plan.broken else None,
+        limits=tuple(plan.broken),
     )
 
 

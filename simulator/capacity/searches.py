@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import typer
 
 from simulator.capacity.functions import Durations
 from simulator.capacity.model import PlanError
@@ -25,6 +28,26 @@ class Searches:
     objective: str | None
     headroom: str | None
     sweeps: tuple[str, ...]
+    write_env: str | None = None
+    command: str = ""
+    """That asks the same again."""
+
+
+def command_of(context: typer.Context) -> str:
+    """The command line of what was asked, by flags or by the environment; not where to its answer goes."""
+    words = ["alleycat", str(context.command.name)]
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if source is None or source.name not in ("COMMANDLINE", "ENVIRONMENT") or name in ("out", "as_json"):
+            continue
+        value = context.params[name]
+        if value is True:
+            words.append(parameter.opts[0])
+        elif value is not False:
+            for one in value if isinstance(value, list | tuple) else [value]:
+                words += [parameter.opts[0], str(one)]
+    return shlex.join(words)
 
 
 def search(
@@ -41,10 +64,13 @@ def search(
     """Do what is asked; False when an adviser found nothing that holds. :raises UsageError:"""
     if asked.advise and asked.sweeps:
         raise UsageError("--advise and --sweep are two questions; ask one at a time")
-    if not asked.advise and (asked.objective is not None or asked.headroom is not None):
-        raise UsageError(f"{'--objective' if asked.objective is not None else '--headroom'} goes with --advise")
+    of_advise = {"--objective": asked.objective, "--headroom": asked.headroom, "--write-env": asked.write_env}
+    for flag, value in of_advise.items():
+        if not asked.advise and value is not None:
+            raise UsageError(f"{flag} goes with --advise")
     # plotly takes a while, and only one of them needs it.
     from simulator.capacity.advise_view import AdviceError, run_advise
+    from simulator.capacity.environment import WriteError
     from simulator.capacity.objective import DEFAULT
     from simulator.capacity.sweep import SweepError
 
@@ -60,6 +86,8 @@ def search(
                 durations=durations,
                 out=out,
                 as_json=as_json,
+                write_env=asked.write_env,
+                command=asked.command,
             )
         from simulator.capacity.sweep_view import run_sweep
 
@@ -75,6 +103,8 @@ def search(
         )
     except SweepError as error:
         raise UsageError(f"--sweep: {error}") from None
+    except WriteError as error:
+        raise UsageError(f"--write-env: {error}") from None
     except (AdviceError, PlanError) as error:
         raise UsageError(str(error)) from None
     except OSError as error:

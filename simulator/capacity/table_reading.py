@@ -132,7 +132,7 @@ class TableReader:
             # Not from within: the caller may still be in its loop.
             self._clock.at(self._clock.now, self._go_on)
 
-        function.run(function.read(action), self.mapping.name, done)
+        function.run(function.read(action), action.count, self.mapping.name, done)
 
     def _go_on(self) -> None:
         if not (self._is_single and self.schedule.in_flight):

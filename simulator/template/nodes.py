@@ -8,6 +8,7 @@ Anchors and merge keys work, as they do in ``sam build``; the values of a tree a
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,16 @@ class ListNode(list[Any]):
 
 
 def load(path: Path) -> MapNode:
-    """The template at ``path``.
+    """The template at ``path``, for reading only: the same text gives the same tree.
 
     :raises TemplateError: unreadable, too large, not YAML or JSON, or not a mapping.
     """
-    text = _text(path)
+    return _tree(_text(path), path)
+
+
+# Who searches for sizes reads one template hundreds of times, and parsing it takes most of that.
+@lru_cache(maxsize=4)
+def _tree(text: str, path: Path) -> MapNode:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         if node is None:
