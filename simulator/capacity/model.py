@@ -27,6 +27,7 @@ import numpy as np
 
 from consumers.runtime.event import EventBuilder
 from consumers.store import DEFAULT_TABLE
+from simulator.capacity.aggregating import AggregatingProducer
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
@@ -52,6 +53,11 @@ LEAD_S = 1.5
 """The deployment stands so long before the first message."""
 DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
+UNKNOWN = "reads its batches; what it writes is not known to the planner"
+PACKED = (
+    "gets records that hold several messages as they are, for it polls; ours reject these and write nothing, and what "
+    "a function that takes them apart writes is not known to the planner"
+)
 _HOPES_S = 10.0
 """How often it is asked whether they still can."""
 
@@ -145,11 +151,11 @@ def plan(
     for spec, source in sources:
         function = functions.get(spec.name)
         if function is None:
-            table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
+            table = None if workload.aggregation else tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
             function = Function(spec, table, league, durations, clock, timeline, rng)
             functions[spec.name] = function
             if not function.is_modelled:
-                left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
+                left_out.append(f"{spec.name} {PACKED if workload.aggregation else UNKNOWN}")
         mapping = mapping_config(spec, source, source.source_arn)
         for place, shard in enumerate(shards):
             reader = Reader(
@@ -158,11 +164,7 @@ def plan(
             readers.append(reader)
             # Pollers begin when they begin: their seconds are not aligned.
             clock.at(now + rng.random(), reader.step)
-    producer: Producer = (
-        RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
-        if workload.transport == "mqtt"
-        else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
-    )
+    producer = _producer(riders, shards, arrivals, timeline, rng, settings, lanes)
     levels = _Levels(clock, list(tables.values()))
     for race in range(workload.races):
         # Producers run ahead of consumers, on which nothing that they do depends.
@@ -178,7 +180,7 @@ def plan(
     for function in functions.values():
         function.settle(seconds)
     _tell_backlog(timeline, sources, seconds)
-    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), clock.now - now)
+    usage = _usage(workload, riders, producer, functions.values(), tables.values(), clock.now - now)
     return Plan(
         deployment=deployment,
         workload=workload,
@@ -198,6 +200,23 @@ def plan(
         bill=tuple(bill_of(deployment, usage, prices)),
         not_modelled=tuple(left_out),
     )
+
+
+def _producer(
+    riders: Riders,
+    shards: Sequence[Shard],
+    arrivals: Arrivals,
+    timeline: Timeline,
+    rng: random.Random,
+    settings: LimitSettings,
+    lanes: Lanes,
+) -> Producer:
+    workload = riders.workload
+    if workload.transport == "mqtt":
+        return RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
+    if workload.aggregation:
+        return AggregatingProducer(riders, shards, arrivals, timeline, rng, lanes)
+    return PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
 
 
 def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
@@ -252,9 +271,15 @@ def _arrivals(
         number = shards[0].sequence_number(0, START_MS)
         entries = [
             events.record(number, str(riders.racer_ids[0]), message, START_MS / 1000).encoded
-            for message in riders.messages
+            for message in _entries(riders)
         ]
     return Arrivals(START_MS / 1000, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
+
+
+def _entries(riders: Riders) -> Sequence[bytes]:
+    """What stands for the data of records: an update and a final, or of packed ones only their size."""
+    sizes = riders.sizes
+    return [b" " * sizes.record_bytes] * 2 if riders.workload.aggregation else riders.messages
 
 
 class _Levels:
@@ -324,17 +349,18 @@ def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) 
 def _usage(
     workload: Workload,
     riders: Riders,
-    ledger: Ledger,
+    producer: Producer,
     functions: Iterable[Function],
     tables: Iterable[Table],
     seconds: float,
 ) -> Usage:
     by_mqtt = workload.transport == "mqtt"
-    sizes = riders.sizes
+    sizes, ledger, stored = riders.sizes, producer.ledger, producer.stored
     return Usage(
         seconds=seconds,
-        records=ledger.delivered,
-        record_bytes=sizes.record_bytes,
+        records=stored.records,
+        record_bytes=stored.record_bytes,
+        payload_units=stored.payload_units,
         mqtt_messages=ledger.generated if by_mqtt else 0,
         mqtt_message_bytes=sizes.message_bytes if by_mqtt else 0,
         connections=workload.bikers if by_mqtt else 0,
