@@ -28,6 +28,7 @@ import numpy as np
 
 from consumers.runtime.event import EventBuilder
 from consumers.store import DEFAULT_TABLE
+from simulator.capacity.aggregating import AggregatingProducer
 from simulator.capacity.arrivals import Arrivals
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
@@ -59,6 +60,11 @@ LEAD_S = 1.5
 """The deployment stands so long before the first message."""
 DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
+UNKNOWN = "reads its batches; what it writes is not known to the planner"
+PACKED = (
+    "gets records that hold several messages as they are, for it polls; ours reject these and write nothing, and what "
+    "a function that takes them apart writes is not known to the planner"
+)
 _HOPES_S = 10.0
 """How often it is asked whether they still can."""
 
@@ -157,14 +163,14 @@ def plan(
 
     def function_of(spec: FunctionSpec) -> Function:
         if spec.name not in functions:
-            table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
+            table = None if workload.aggregation else tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
             functions[spec.name] = Function(spec, table, league, durations, clock, timeline, rng)
         return functions[spec.name]
 
     for spec, source in sources:
         is_new, function = spec.name not in functions, function_of(spec)
         if is_new and not function.is_modelled:
-            left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
+            left_out.append(f"{spec.name} {PACKED if workload.aggregation else UNKNOWN}")
         mapping = mapping_config(spec, source, source.source_arn)
         for place, shard in enumerate(shards):
             reader = (
@@ -181,11 +187,7 @@ def plan(
         Delivery(one, shards, siblings, arrivals, riders.sizes.message_bytes, by, durations, clock, timeline, rng)
         for one, by in transforms_of(deployment, stream.name, function_of, left_out)
     ]
-    producer: Producer = (
-        RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
-        if workload.transport == "mqtt"
-        else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
-    )
+    producer = _producer(riders, shards, arrivals, timeline, rng, settings, lanes)
     levels = _Levels(clock, list(tables.values()), start)
     table_readers = read_tables(deployment, tables, function_of, clock, timeline, seed, left_out)
     pollers = [poller for delivery in deliveries for poller in delivery.pollers]
@@ -212,7 +214,7 @@ def plan(
                 f"on-demand stream {stream.name} would split a shard {split_s / 60:.0f} minutes after the start and "
                 f"take more from then on; {len(shards)} shards are planned throughout"
             )
-    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), deliveries, clock.now - now)
+    usage = _usage(workload, riders, producer, functions.values(), tables.values(), deliveries, clock.now - now)
     return Plan(
         deployment=deployment,
         workload=workload,
@@ -233,6 +235,23 @@ def plan(
         bill=tuple(bill_of(deployment, usage, prices)),
         not_modelled=tuple(left_out),
     )
+
+
+def _producer(
+    riders: Riders,
+    shards: Sequence[Shard],
+    arrivals: Arrivals,
+    timeline: Timeline,
+    rng: random.Random,
+    settings: LimitSettings,
+    lanes: Lanes,
+) -> Producer:
+    workload = riders.workload
+    if workload.transport == "mqtt":
+        return RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
+    if workload.aggregation:
+        return AggregatingProducer(riders, shards, arrivals, timeline, rng, lanes)
+    return PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
 
 
 def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
@@ -279,9 +298,15 @@ def _arrivals(
         events = EventBuilder(mapping_config(function, source, source.source_arn), shards[0].shard_id)
         number = shards[0].sequence_number(0, riders.workload.start_ms)
         entries = [
-            events.record(number, str(riders.racer_ids[0]), message, start_s).encoded for message in riders.messages
+            events.record(number, str(riders.racer_ids[0]), message, start_s).encoded for message in _entries(riders)
         ]
     return Arrivals(start_s, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
+
+
+def _entries(riders: Riders) -> Sequence[bytes]:
+    """What stands for the data of records: an update and a final, or of packed ones only their size."""
+    sizes = riders.sizes
+    return [b" " * sizes.record_bytes] * 2 if riders.workload.aggregation else riders.messages
 
 
 class _Levels:
@@ -354,18 +379,19 @@ def _drain(
 def _usage(
     workload: Workload,
     riders: Riders,
-    ledger: Ledger,
+    producer: Producer,
     functions: Iterable[Function],
     tables: Iterable[Table],
     deliveries: Iterable[Delivery],
     seconds: float,
 ) -> Usage:
     by_mqtt = workload.transport == "mqtt"
-    sizes = riders.sizes
+    sizes, ledger, stored = riders.sizes, producer.ledger, producer.stored
     return Usage(
         seconds=seconds,
-        records=ledger.delivered,
-        record_bytes=sizes.record_bytes,
+        records=stored.records,
+        record_bytes=stored.record_bytes,
+        payload_units=stored.payload_units,
         mqtt_messages=ledger.generated if by_mqtt else 0,
         mqtt_message_bytes=sizes.message_bytes if by_mqtt else 0,
         connections=workload.bikers if by_mqtt else 0,
