@@ -24,12 +24,11 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from consumers.runtime.event import EventBuilder
 from consumers.store import DEFAULT_TABLE
 from simulator.capacity.aggregating import AggregatingProducer
 from simulator.capacity.arrivals import Arrivals
+from simulator.capacity.catching_up import Levels, drain, tell_backlog
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
 from simulator.capacity.delivering import Delivery, transforms_of
@@ -45,7 +44,7 @@ from simulator.capacity.publishing import Publish
 from simulator.capacity.reading import Reader, ShardReader, forgettable
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.scaling import Scaling
-from simulator.capacity.table_reading import TableReader, read_tables
+from simulator.capacity.table_reading import read_tables
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import Riders, Workload
@@ -65,8 +64,6 @@ PACKED = (
     "gets records that hold several messages as they are, for it polls; ours reject these and write nothing, and what "
     "a function that takes them apart writes is not known to the planner"
 )
-_HOPES_S = 10.0
-"""How often it is asked whether they still can."""
 
 
 class PlanError(ValueError):
@@ -188,7 +185,7 @@ def plan(
         for one, by in transforms_of(deployment, stream.name, function_of, left_out)
     ]
     producer = _producer(riders, shards, arrivals, timeline, rng, settings, lanes)
-    levels = _Levels(clock, list(tables.values()), start)
+    levels = Levels(clock, list(tables.values()), start)
     table_readers = read_tables(deployment, tables, function_of, clock, timeline, seed, left_out)
     pollers = [poller for delivery in deliveries for poller in delivery.pollers]
     for race in range(workload.races):
@@ -199,14 +196,14 @@ def plan(
     producer.finish()
     clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
-    settled_s, never = _drain(clock, readers, table_readers, end, drain_s)
+    settled_s, never = drain(clock, readers, table_readers, end, drain_s)
     levels.stop()
     seconds = timeline.second(clock.now) + 1
     for function in functions.values():
         function.settle(seconds)
     for one in deliveries:
         one.finish()
-    _tell_backlog(timeline, sources, seconds)
+    tell_backlog(timeline, (source.name for _, source in sources), seconds)
     if stream.mode == "ON_DEMAND":
         split_s = first_split_s(shards, timeline, riders.sizes.record_bytes, seconds)
         if split_s is not None:
@@ -307,73 +304,6 @@ def _entries(riders: Riders) -> Sequence[bytes]:
     """What stands for the data of records: an update and a final, or of packed ones only their size."""
     sizes = riders.sizes
     return [b" " * sizes.record_bytes] * 2 if riders.workload.aggregation else riders.messages
-
-
-class _Levels:
-    """What tables have saved, told at the end of each second."""
-
-    def __init__(self, clock: Clock, tables: Sequence[Table], start_s: float) -> None:
-        self._clock = clock
-        self._tables = tables
-        self._next = start_s + 1
-        self._runs = bool(tables)
-        self._plan()
-
-    def _plan(self) -> None:
-        if self._runs:
-            self._clock.at(self._next, self._tell)
-
-    def _tell(self) -> None:
-        for table in self._tables:
-            # It belongs to the second that it ends.
-            table.record_levels(self._clock.now - 1e-3)
-        self._next += 1
-        self._plan()
-
-    def stop(self) -> None:
-        """Nothing more happens."""
-        self._runs = False
-        for table in self._tables:
-            table.record_levels(self._clock.now)
-
-
-def _tell_backlog(timeline: Timeline, sources: Sequence[tuple[FunctionSpec, EventSourceSpec]], seconds: int) -> None:
-    """Records on the stream that an event source has not processed, at the end of each second."""
-    accepted = np.cumsum(timeline.summed("accepted", seconds))
-    for name in {source.name for _, source in sources}:
-        left = accepted - np.cumsum(timeline.series("processed", name, seconds))
-        timeline.set_series("backlog", name, left.tolist())
-
-
-def _drain(
-    clock: Clock, readers: Sequence[Reader], table_readers: Sequence[TableReader], end: float, drain_s: float
-) -> tuple[float | None, str]:
-    """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second. Or why they never
-    will, once that is certain."""
-    sent = clock.now
-    give_up = max(sent, end) + drain_s
-    asks_at = sent + _HOPES_S
-    # Who has caught up with all that was sent stays so.
-    left = list(readers)
-    while True:
-        while left and left[-1].schedule.caught_up(sent):
-            left.pop()
-        # What functions of the stream wrote last, functions of the table's stream read after that.
-        if not left and all(one.caught_up(sent) for one in table_readers):
-            return max(0.0, clock.now - end), ""
-        if clock.now >= give_up:
-            return None, ""
-        if left and clock.now >= asks_at:
-            asks_at = clock.now + _HOPES_S
-            by_function: dict[Function, list[Reader]] = {}
-            for one in left:
-                if not one.schedule.caught_up(sent):
-                    by_function.setdefault(one.function, []).append(one)
-            reasons = {function.why_never(its, give_up) for function, its in by_function.items()}
-            if "" not in reasons:
-                return None, "; ".join(sorted(reasons))
-        # Nothing changes before something that was planned happens.
-        clock.run_until(min(give_up, max(clock.now + 0.1, clock.next_at())))
 
 
 def _usage(
