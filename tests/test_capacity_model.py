@@ -289,8 +289,6 @@ def test_what_is_not_planned_is_refused_or_told() -> None:
         plan(on_demand, Workload(racers=1, seconds=901))
     with pytest.raises(PlanError, match="declares no stream"):
         plan(replace(plain, streams=()), Workload())
-    with pytest.raises(PlanError, match="IoT Core"):
-        plan(plain, Workload(racers=20_001, transport="mqtt"))
     assert any("PublishFunction" in line for line in short.not_modelled)
 
 
