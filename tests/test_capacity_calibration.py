@@ -19,7 +19,7 @@ from simulator.capacity.comparison import Row
 from simulator.capacity.functions import Durations
 from simulator.capacity.measurement import CalibrationError, Measurement, read_measurement
 from simulator.capacity.model import Plan, plan
-from simulator.capacity.workload import Workload
+from simulator.capacity.workload import Riders, Workload
 from simulator.deployment import Deployment, load_deployment
 from tests.test_plan_command import run, told
 
@@ -194,6 +194,22 @@ def test_an_older_report_still_calibrates_and_says_what_it_lacks(tmp_path: Path)
     assert "partition key" in notes
     assert "by batch size" in notes
     assert "had stood" in notes
+
+
+def test_messages_of_another_size_are_planned(tmp_path: Path) -> None:
+    report = report_of(planned(TRUE))
+    records = 1000
+    for size, expected in ((204, None), (300, 300)):
+        shard = {"name": "kinesis.shard.write.bytes_per_second", "resource": "s", "total": size * records}
+        measurement = read_measurement(written(report | {"limits": [*report["limits"], shard]}, tmp_path))
+        assert measurement.record_bytes == size
+        workload = Measured(measurement, frozenset()).workload(Workload())
+        assert workload.message_bytes == measurement.message_bytes
+        if expected is None:
+            assert workload.message_bytes is None
+        else:
+            assert Riders(workload, [0]).sizes.record_bytes == expected
+        assert Measured(measurement, frozenset({"message_bytes"})).workload(Workload()).message_bytes is None
 
 
 def test_without_functions_nothing_is_fitted(tmp_path: Path) -> None:
