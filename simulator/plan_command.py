@@ -45,9 +45,12 @@ def plan(
         float, flag("--skew", env="SKEW", help="Unequal keys of racers: Zipf's exponent, such as 1.1; 0 for equal.")
     ] = 0.0,
     qos: Annotated[int, flag("--qos", env="QOS", help="MQTT quality of service.")] = 1,
+    aggregate: Annotated[
+        bool, flag("--aggregate", env="AGGREGATE", help="Pack messages into records as the Kinesis Producer Library.")
+    ] = False,
     linger: Annotated[
-        int, flag("--linger", env="LINGER", help="Of --via kinesis: ms to wait for company, a multiple of 20.")
-    ] = 20,
+        int | None, flag("--linger", env="LINGER", help="How many ms messages wait for company: 20, 40 ...")
+    ] = None,
     message_bytes: Annotated[
         int | None, flag("--message-bytes", env="MESSAGE_BYTES", help="Mean message, instead of the encoder's.")
     ] = None,
@@ -138,6 +141,7 @@ def plan(
             dropout_share=dropout_share,
             skew=skew,
             qos=qos,
+            aggregation=aggregate,
             linger_ms=linger,
             message_bytes=message_bytes,
             extra_bytes=extra_bytes,

@@ -12,18 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumers.runtime.sources.aggregation import UserRecord, deaggregate, hash_of
+from simulator.capacity.aggregating import AggregatingProducer
 from simulator.capacity.arrivals import TICKS, Arrivals
 from simulator.capacity.attendance import Attendance
 from simulator.capacity.gate import Gate
 from simulator.capacity.lanes import Lanes
+from simulator.capacity.packing import AGGREGATE_MAX_BYTES, OUTER_KEY, Packing, encode
 from simulator.capacity.producing import PutRecordsProducer
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.timeline import Timeline
 from simulator.capacity.workload import START_MS, Riders, Workload
 from simulator.cloud.iot_admission import AccountRates
-from simulator.cloud.limits import IOT_PUBLISH_IN, SHARD_WRITE_RECORDS, LimitSettings
+from simulator.cloud.limits import IOT_PUBLISH_IN, SHARD_WRITE_BYTES, SHARD_WRITE_RECORDS, LimitSettings
 from simulator.cloud.sequence import uniform_ranges
 from simulator.cloud.shard import Shard
+from simulator.cloud.shard_bank import ShardBank
 
 START = START_MS / 1000
 
@@ -51,6 +55,8 @@ class Ridden:
         self.producer: Gate = (
             RuleProducer(*arguments, rng, limits, lanes, in_bulk=in_bulk)
             if workload.transport == "mqtt"
+            else AggregatingProducer(*arguments, rng, lanes, in_bulk=in_bulk)
+            if workload.aggregation
             else by_kinesis(*arguments, rng, lanes, in_bulk=in_bulk)
         )
         for race in range(workload.races):
@@ -64,6 +70,7 @@ class Ridden:
         pages = [self.arrivals.page_at(second) for second in range(seconds)]
         return {
             "ledger": asdict(self.producer.ledger),
+            "stored": asdict(self.producer.stored),
             "waits": dict(self.producer.waits),
             "timeline": self.timeline.as_json(seconds),
             "broken": [one.as_json() for one in self.timeline.broken],
@@ -102,7 +109,8 @@ def workloads(draw: st.DrawFn) -> Workload:
         qos=draw(st.integers(0, 1)),
         phase=draw(st.sampled_from(["spread", "burst"])),
         batch_records=draw(st.sampled_from([1, 7, 500])),
-        linger_ms=draw(st.sampled_from([20, 60, 980])) if transport == "putrecords" else 20,
+        aggregation=transport == "putrecords" and draw(st.booleans()),
+        linger_ms=draw(st.sampled_from([None, 20, 60, 980])) if transport == "putrecords" else None,
         deadline_s=draw(st.sampled_from([1.0, 300.0])),
     )
 
@@ -208,19 +216,21 @@ def test_every_message_is_in_the_books_once(workload: Workload, shards: int, rat
     ledger, timeline, arrivals = ridden.producer.ledger, ridden.timeline, ridden.arrivals
     assert ledger.generated == len(sent_by_hand(workload))
     assert ledger.delivered + ledger.lost == ledger.generated
-    assert sum(arrivals.total(place) for place in range(shards)) == ledger.delivered
+    stored = ridden.producer.stored
+    assert sum(arrivals.total(place) for place in range(shards)) == stored.records
     assert sum(ridden.producer.waits.values()) == ledger.delivered
-    assert timeline.total("accepted") == ledger.delivered
+    assert timeline.total("accepted") == stored.records
+    assert stored.records <= ledger.delivered
     assert timeline.total("throttled") == ledger.throttled == sum(one.refused for one in timeline.broken)
     discarded = timeline.total("throttled", "IoT Core")
-    assert timeline.total("offered") == ledger.delivered + ledger.throttled - discarded
+    assert timeline.total("offered") == stored.records + ledger.throttled - discarded
     assert ledger.lost == sum(ledger.lost_by.values())
     assert timeline.total("retried") == ledger.retried
     assert timeline.total("lost") == ledger.lost
     assert ledger.throttled - discarded == sum(
         shard.refused_by_count + shard.refused_by_bytes for shard in ridden.shards
     )
-    if not ledger.lost:
+    if not ledger.lost and not workload.aggregation:
         finals = [second for _, second in sent_by_hand(workload) if second % workload.seconds == workload.seconds - 1]
         assert arrivals.finals == len(finals)
     if not (workload.late_share or workload.dropout_share):
@@ -320,3 +330,80 @@ def test_a_small_region_takes_a_tenth() -> None:
     workload = Workload(racers=2500, seconds=6, transport="mqtt", qos=0)
     ridden = Ridden(workload, 4, LimitSettings(iot_small_region=True))
     assert ridden.producer.ledger.delivered == pytest.approx(7 * 2000, rel=0.01)
+
+
+# -- aggregation -------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    count=st.integers(2, 300),
+    size=st.sampled_from([0, 1, 100, 127, 128, 200, 3000]),
+    key_bytes=st.sampled_from([1, 6, 16, 36, 200]),
+    one_key=st.booleans(),
+)
+def test_packed_records_have_the_real_size_and_can_be_taken_apart(
+    count: int, size: int, key_bytes: int, one_key: bool
+) -> None:
+    keys = ["k" * key_bytes if one_key else str(index).rjust(key_bytes, "k")[-key_bytes:] for index in range(count)]
+    records = [(key, b"x" * size) for key in keys]
+    packing = Packing(size, key_bytes, one_key=one_key)
+    data = encode(records)
+    assert deaggregate(data) == [UserRecord(key, hash_of(key), message) for key, message in records]
+    if count <= packing.most and len(set(keys)) == (1 if one_key else count):
+        assert packing.sizes[count] == len(data) + len(OUTER_KEY)
+        assert packing.records(np.array([count])) == 1
+    assert packing.sizes[-1] <= AGGREGATE_MAX_BYTES + len(OUTER_KEY) or packing.most == 1
+
+
+def test_as_many_as_fit_are_in_a_record() -> None:
+    packing = Packing(200, 3, one_key=False)
+    records = [(str(100 + index), b"x" * 200) for index in range(packing.most + 1)]
+    assert len(encode(records[:-1])) <= AGGREGATE_MAX_BYTES < len(encode(records))
+    assert packing.records(np.array([0, 1, packing.most, packing.most + 1])).tolist() == [0, 1, 1, 2]
+    assert packing.nbytes(np.array([0, 1])).tolist() == [0, 203]
+    assert packing.units(np.array([1, 100, packing.most]), 25 * 1024).tolist() == [1, 1, 2]
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    asked=st.lists(
+        st.tuples(st.sampled_from([0.0, 0.1, 2.0]), st.integers(0, 12), st.sampled_from([0, 1, 900, 20_000])),
+        max_size=8,
+    ),
+    rate=st.sampled_from([0.01, 0.2, 1.0]),
+    burst_s=st.sampled_from([0.05, 1.0]),
+    nbytes=st.sampled_from([21_000, 51_200, 400_000]),
+    enforced=st.booleans(),
+)
+def test_a_call_of_unequal_records_passes_as_the_shard_lets_it(
+    asked: list[tuple[float, int, int]], rate: float, burst_s: float, nbytes: int, enforced: bool
+) -> None:
+    limits = LimitSettings(shard_rate_factor=rate, shard_burst_seconds=burst_s, enforced=enforced)
+    (alone,), (banked,) = ([Shard(0, (0, 2**128 - 1), START, limits)] for _ in range(2))
+    bank, now = ShardBank([banked]), START
+    for gap, count, last in asked:
+        now += gap
+        sizes = [nbytes] * count + [last] * (last > 0)
+        refused = alone.admit(sizes, now) if sizes else []
+        taken, last_taken = bank.admit_unequal(np.array([count]), nbytes, np.array([last]), now)
+        assert int(taken[0]) == count - sum(one < count for one in refused)
+        assert int(last_taken[0]) == (last > 0) - sum(one == count for one in refused)
+        bank.settle()
+        for one, other in ((alone.write_records, banked.write_records), (alone.write_bytes, banked.write_bytes)):
+            assert (one.tokens, one.updated_at) == (other.tokens, other.updated_at)
+        assert (alone.refused_by_count, alone.refused_by_bytes) == (banked.refused_by_count, banked.refused_by_bytes)
+
+
+def test_packed_messages_need_a_tenth_of_the_shards() -> None:
+    """4,000 messages a second on one shard: ten records a second of 80 messages each, so that bytes decide."""
+    ridden = Ridden(Workload(racers=4000, seconds=10, aggregation=True), 1)
+    ledger, stored = ridden.producer.ledger, ridden.producer.stored
+    assert (ledger.delivered, ledger.throttled) == (40_000, 0)
+    assert stored.records == 10 * 10 * -(-400 // ridden.producer.riders.packing.most)
+    assert stored.record_bytes == pytest.approx(ridden.producer.riders.sizes.record_bytes, rel=0.05)
+    over = Ridden(Workload(racers=6000, seconds=10, aggregation=True), 1)
+    assert [one.name for one in over.timeline.broken] == [SHARD_WRITE_BYTES.name]
+    assert over.producer.ledger.delivered == 60_000
+    accepted = sum(over.timeline.series("accepted", over.shards[0].shard_id, 10)) * over.producer.stored.record_bytes
+    assert accepted == pytest.approx(11 * 1024 * 1024, rel=0.1)

@@ -137,7 +137,7 @@ class Recorder:
         self.got.append((self.clock.now, numbers))
         return action
 
-    def run(self, action: Any, source: str, done: Any) -> None:
+    def run(self, action: Any, records: int, source: str, done: Any) -> None:
         self.clock.at(self.clock.now + self.lasts_s, lambda: done(Outcome(action.count)))
 
 

@@ -19,11 +19,12 @@ import numpy as np
 from simulator.capacity.arrivals import LINGER_MS, TICKS, Arrivals, Indices, Kind
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.offers import Offer, Offers
+from simulator.capacity.prices import PAYLOAD_UNIT_BYTES
 from simulator.capacity.timeline import Timeline
 from simulator.capacity.workload import Riders
 from simulator.cloud import limits
 from simulator.cloud.shard import Shard
-from simulator.cloud.shard_bank import ShardBank
+from simulator.cloud.shard_bank import Levels, ShardBank
 
 _QUOTAS = (limits.SHARD_WRITE_RECORDS, limits.SHARD_WRITE_BYTES)
 
@@ -44,10 +45,22 @@ class Ledger:
         return self.generated - self.delivered - self.lost
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Records on the stream, their mean size with the partition key, and what the bill calls payload units."""
+
+    records: int
+    record_bytes: float
+    payload_units: int
+
+
 class Producer(Protocol):
     """Sends what is due; runs ahead of the consumers, on which nothing that it does depends."""
 
     ledger: Ledger
+
+    @property
+    def stored(self) -> Stored: ...
 
     def ride(self, until: int) -> None:
         """Send everything that is due before second ``until``; arrivals are known up to there."""
@@ -71,7 +84,7 @@ class _Second:
         self.first_s = np.zeros((len(_QUOTAS), shards))
         self.last_s = np.zeros((len(_QUOTAS), shards))
         self.came: dict[Kind, Indices] = {}
-        self.waited: Indices | None = None
+        self.waited: Levels | None = None
         self.sums: Counter[tuple[str, str]] = Counter()
 
 
@@ -126,11 +139,11 @@ class Gate:
         """Whether all that a second offers gets as far as the shards; nothing is done yet."""
         return True
 
-    def passed(self) -> bool:
+    def passed(self, offer: Offer) -> bool:
         """It did, and the shards took it. Whether another one would leave all as it is now."""
         return True
 
-    def skipped(self, seconds: int) -> None:
+    def skipped(self, offer: Offer, seconds: int) -> None:
         """So many more seconds went by like it."""
 
     def ride(self, until: int) -> None:
@@ -159,9 +172,9 @@ class Gate:
                 break
             passed += 1
             # From the second on, it began when as much time had gone by since each shard was last asked.
-            if self.passed() and passed > 1 and np.array_equal(before, self.bank.levels):
+            if self.passed(offer) and passed > 1 and np.array_equal(before, self.bank.levels):
                 self.bank.skip(offer.demand, most - passed)
-                self.skipped(most - passed)
+                self.skipped(offer, most - passed)
                 passed = most
         if passed:
             self._tell_alike(offer, passed)
@@ -172,7 +185,7 @@ class Gate:
         self.ledger.generated += offer.count * seconds
         self.ledger.delivered += offer.count * seconds
         counts, waits = offer.lingered
-        self._count_waits(counts * seconds)
+        self.add_waits(counts * seconds)
         for place, count in enumerate(offer.counts.sum(axis=0).tolist()):
             if count:
                 timeline.add_span("offered", self._names[place], first, seconds, count)
@@ -183,6 +196,11 @@ class Gate:
             self.arrivals.append(seconds - finals, offer.parts(first), waits)
         if finals:
             self.arrivals.append(1, offer.parts(first + seconds - 1), waits)
+
+    @property
+    def stored(self) -> Stored:
+        """What shards took, as the bill counts it."""
+        return Stored(self.ledger.delivered, self.nbytes, -(-self.nbytes // PAYLOAD_UNIT_BYTES) * self.ledger.delivered)
 
     # -- tick by tick ----------------------------------------------------------------------------------
 
@@ -240,18 +258,25 @@ class Gate:
         self.count_waits(tick, offer.shards[senders], tick + 1 - offer.ticks[senders])
         for kind, of_kind in offer.parts(number // TICKS):
             if of_kind[tick].any():
-                self._came(kind)[tick] += of_kind[tick]
+                self.came(kind)[tick] += of_kind[tick]
         return True
 
     def admit(self, counts: Indices, now: float, *, each: bool = False) -> Indices:
         """How many records each shard takes of calls, as :meth:`ShardBank.admit` has it."""
+        before = self.refused_so_far()
+        taken = self.bank.admit(counts, self.nbytes, now, each=each)
+        self.book(counts.sum(axis=0), taken, before, now)
+        self.ledger.delivered += int(taken.sum())
+        return taken
+
+    def refused_so_far(self) -> tuple[Indices, Indices]:
+        return self.bank.refused_by_count.copy(), self.bank.refused_by_bytes.copy()
+
+    def book(self, totals: Indices, taken: Indices, before: tuple[Indices, Indices], now: float) -> None:
+        """Of ``totals`` records, shards took ``taken``; what they had refused ``before``."""
         second, bank = self._second, self.bank
-        before = bank.refused_by_count.copy(), bank.refused_by_bytes.copy()
-        taken = bank.admit(counts, self.nbytes, now, each=each)
-        totals = counts.sum(axis=0)
         second.offered += totals
         second.accepted += taken
-        self.ledger.delivered += int(taken.sum())
         if (taken < totals).any():
             self.ledger.throttled += int(totals.sum() - taken.sum())
             for row, (after, earlier) in enumerate(
@@ -262,7 +287,6 @@ class Gate:
                 second.first_s[row][is_first] = now
                 second.last_s[row][more > 0] = now
                 second.refused[row] += more
-        return taken
 
     def store(self, tick: int, places: Indices, members: Indices, heads: Indices, lanes: Indices | None) -> None:
         """Records that were taken in that tick of the second: of bikers ``members``, each of the second ``heads`` since
@@ -287,9 +311,10 @@ class Gate:
             code, lane = divmod(code, self.lanes.count)
             code, class_place = divmod(code, classes)
             race, is_final = divmod(code, 2)
-            self._came(Kind(first + race, class_place, bool(is_final), lane))[tick] += counts
+            self.came(Kind(first + race, class_place, bool(is_final), lane))[tick] += counts
 
-    def _came(self, kind: Kind) -> Indices:
+    def came(self, kind: Kind) -> Indices:
+        """Records of one kind that were taken in this second, by tick and shard."""
         counts = self._second.came.get(kind)
         if counts is None:
             counts = self._second.came[kind] = np.zeros(self._shape, np.int64)
@@ -301,14 +326,19 @@ class Gate:
         if not len(ticks):
             return
         most = int(ticks.max())
-        self._count_waits(np.bincount(ticks))
+        self.add_waits(np.bincount(ticks))
         if most > 1:
-            if self._second.waited is None:
-                self._second.waited = np.zeros(self._shape, np.int64)
             beyond = np.bincount(places, ticks - 1, minlength=len(self.shards))
-            self._second.waited[tick] += beyond.astype(np.int64)
+            self.waited(tick, beyond.astype(np.float64))
 
-    def _count_waits(self, counts: Indices) -> None:
+    def waited(self, tick: int, beyond: Levels) -> None:
+        """What the shards took in that tick had waited so many ticks in all, beyond those it was due in."""
+        if self._second.waited is None:
+            self._second.waited = np.zeros(self._shape)
+        self._second.waited[tick] += beyond
+
+    def add_waits(self, counts: Indices) -> None:
+        """So many messages waited 0, 1, 2 ... ticks."""
         if len(counts) > len(self._waits):
             self._waits = np.concatenate([self._waits, np.zeros(2 * len(counts), np.int64)])
         self._waits[: len(counts)] += counts

@@ -24,11 +24,11 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from consumers.runtime.event import EventBuilder
 from consumers.store import DEFAULT_TABLE
+from simulator.capacity.aggregating import AggregatingProducer
 from simulator.capacity.arrivals import Arrivals
+from simulator.capacity.catching_up import Levels, drain, tell_backlog
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
 from simulator.capacity.delivering import Delivery, transforms_of
@@ -44,7 +44,7 @@ from simulator.capacity.publishing import Publish
 from simulator.capacity.reading import Reader, ShardReader, forgettable
 from simulator.capacity.rule import RuleProducer
 from simulator.capacity.scaling import Scaling
-from simulator.capacity.table_reading import TableReader, read_tables
+from simulator.capacity.table_reading import read_tables
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
 from simulator.capacity.workload import Riders, Workload
@@ -59,8 +59,11 @@ LEAD_S = 1.5
 """The deployment stands so long before the first message."""
 DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
-_HOPES_S = 10.0
-"""How often it is asked whether they still can."""
+UNKNOWN = "reads its batches; what it writes is not known to the planner"
+PACKED = (
+    "gets records that hold several messages as they are, for it polls; ours reject these and write nothing, and what "
+    "a function that takes them apart writes is not known to the planner"
+)
 
 
 class PlanError(ValueError):
@@ -157,14 +160,14 @@ def plan(
 
     def function_of(spec: FunctionSpec) -> Function:
         if spec.name not in functions:
-            table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
+            table = None if workload.aggregation else tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
             functions[spec.name] = Function(spec, table, league, durations, clock, timeline, rng)
         return functions[spec.name]
 
     for spec, source in sources:
         is_new, function = spec.name not in functions, function_of(spec)
         if is_new and not function.is_modelled:
-            left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
+            left_out.append(f"{spec.name} {PACKED if workload.aggregation else UNKNOWN}")
         mapping = mapping_config(spec, source, source.source_arn)
         for place, shard in enumerate(shards):
             reader = (
@@ -181,12 +184,8 @@ def plan(
         Delivery(one, shards, siblings, arrivals, riders.sizes.message_bytes, by, durations, clock, timeline, rng)
         for one, by in transforms_of(deployment, stream.name, function_of, left_out)
     ]
-    producer: Producer = (
-        RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
-        if workload.transport == "mqtt"
-        else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
-    )
-    levels = _Levels(clock, list(tables.values()), start)
+    producer = _producer(riders, shards, arrivals, timeline, rng, settings, lanes)
+    levels = Levels(clock, list(tables.values()), start)
     table_readers = read_tables(deployment, tables, function_of, clock, timeline, seed, left_out)
     pollers = [poller for delivery in deliveries for poller in delivery.pollers]
     for race in range(workload.races):
@@ -197,14 +196,14 @@ def plan(
     producer.finish()
     clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
-    settled_s, never = _drain(clock, readers, table_readers, end, drain_s)
+    settled_s, never = drain(clock, readers, table_readers, end, drain_s)
     levels.stop()
     seconds = timeline.second(clock.now) + 1
     for function in functions.values():
         function.settle(seconds)
     for one in deliveries:
         one.finish()
-    _tell_backlog(timeline, sources, seconds)
+    tell_backlog(timeline, (source.name for _, source in sources), seconds)
     if stream.mode == "ON_DEMAND":
         split_s = first_split_s(shards, timeline, riders.sizes.record_bytes, seconds)
         if split_s is not None:
@@ -212,7 +211,7 @@ def plan(
                 f"on-demand stream {stream.name} would split a shard {split_s / 60:.0f} minutes after the start and "
                 f"take more from then on; {len(shards)} shards are planned throughout"
             )
-    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), deliveries, clock.now - now)
+    usage = _usage(workload, riders, producer, functions.values(), tables.values(), deliveries, clock.now - now)
     return Plan(
         deployment=deployment,
         workload=workload,
@@ -233,6 +232,23 @@ def plan(
         bill=tuple(bill_of(deployment, usage, prices)),
         not_modelled=tuple(left_out),
     )
+
+
+def _producer(
+    riders: Riders,
+    shards: Sequence[Shard],
+    arrivals: Arrivals,
+    timeline: Timeline,
+    rng: random.Random,
+    settings: LimitSettings,
+    lanes: Lanes,
+) -> Producer:
+    workload = riders.workload
+    if workload.transport == "mqtt":
+        return RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
+    if workload.aggregation:
+        return AggregatingProducer(riders, shards, arrivals, timeline, rng, lanes)
+    return PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
 
 
 def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
@@ -279,93 +295,33 @@ def _arrivals(
         events = EventBuilder(mapping_config(function, source, source.source_arn), shards[0].shard_id)
         number = shards[0].sequence_number(0, riders.workload.start_ms)
         entries = [
-            events.record(number, str(riders.racer_ids[0]), message, start_s).encoded for message in riders.messages
+            events.record(number, str(riders.racer_ids[0]), message, start_s).encoded for message in _entries(riders)
         ]
     return Arrivals(start_s, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
 
 
-class _Levels:
-    """What tables have saved, told at the end of each second."""
-
-    def __init__(self, clock: Clock, tables: Sequence[Table], start_s: float) -> None:
-        self._clock = clock
-        self._tables = tables
-        self._next = start_s + 1
-        self._runs = bool(tables)
-        self._plan()
-
-    def _plan(self) -> None:
-        if self._runs:
-            self._clock.at(self._next, self._tell)
-
-    def _tell(self) -> None:
-        for table in self._tables:
-            # It belongs to the second that it ends.
-            table.record_levels(self._clock.now - 1e-3)
-        self._next += 1
-        self._plan()
-
-    def stop(self) -> None:
-        """Nothing more happens."""
-        self._runs = False
-        for table in self._tables:
-            table.record_levels(self._clock.now)
-
-
-def _tell_backlog(timeline: Timeline, sources: Sequence[tuple[FunctionSpec, EventSourceSpec]], seconds: int) -> None:
-    """Records on the stream that an event source has not processed, at the end of each second."""
-    accepted = np.cumsum(timeline.summed("accepted", seconds))
-    for name in {source.name for _, source in sources}:
-        left = accepted - np.cumsum(timeline.series("processed", name, seconds))
-        timeline.set_series("backlog", name, left.tolist())
-
-
-def _drain(
-    clock: Clock, readers: Sequence[Reader], table_readers: Sequence[TableReader], end: float, drain_s: float
-) -> tuple[float | None, str]:
-    """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second. Or why they never
-    will, once that is certain."""
-    sent = clock.now
-    give_up = max(sent, end) + drain_s
-    asks_at = sent + _HOPES_S
-    # Who has caught up with all that was sent stays so.
-    left = list(readers)
-    while True:
-        while left and left[-1].schedule.caught_up(sent):
-            left.pop()
-        # What functions of the stream wrote last, functions of the table's stream read after that.
-        if not left and all(one.caught_up(sent) for one in table_readers):
-            return max(0.0, clock.now - end), ""
-        if clock.now >= give_up:
-            return None, ""
-        if left and clock.now >= asks_at:
-            asks_at = clock.now + _HOPES_S
-            by_function: dict[Function, list[Reader]] = {}
-            for one in left:
-                if not one.schedule.caught_up(sent):
-                    by_function.setdefault(one.function, []).append(one)
-            reasons = {function.why_never(its, give_up) for function, its in by_function.items()}
-            if "" not in reasons:
-                return None, "; ".join(sorted(reasons))
-        # Nothing changes before something that was planned happens.
-        clock.run_until(min(give_up, max(clock.now + 0.1, clock.next_at())))
+def _entries(riders: Riders) -> Sequence[bytes]:
+    """What stands for the data of records: an update and a final, or of packed ones only their size."""
+    sizes = riders.sizes
+    return [b" " * sizes.record_bytes] * 2 if riders.workload.aggregation else riders.messages
 
 
 def _usage(
     workload: Workload,
     riders: Riders,
-    ledger: Ledger,
+    producer: Producer,
     functions: Iterable[Function],
     tables: Iterable[Table],
     deliveries: Iterable[Delivery],
     seconds: float,
 ) -> Usage:
     by_mqtt = workload.transport == "mqtt"
-    sizes = riders.sizes
+    sizes, ledger, stored = riders.sizes, producer.ledger, producer.stored
     return Usage(
         seconds=seconds,
-        records=ledger.delivered,
-        record_bytes=sizes.record_bytes,
+        records=stored.records,
+        record_bytes=stored.record_bytes,
+        payload_units=stored.payload_units,
         mqtt_messages=ledger.generated if by_mqtt else 0,
         mqtt_message_bytes=sizes.message_bytes if by_mqtt else 0,
         connections=workload.bikers if by_mqtt else 0,

@@ -16,9 +16,10 @@ from functools import cached_property
 
 import numpy as np
 
-from simulator.capacity.arrivals import LINGER_MS, TICKS, Indices, Kind
+from simulator.capacity.arrivals import LINGER_MS, TICKS, Indices, Kind, Waits
 from simulator.capacity.keys import lanes_of, places_of
 from simulator.capacity.lanes import Lanes
+from simulator.capacity.packing import OUTER_KEY
 from simulator.capacity.workload import Riders
 from simulator.cloud.shard_bank import Demand, call_costs
 
@@ -44,6 +45,7 @@ class Offer:
     shards: Indices
     lanes: Indices | None
     lane_count: int
+    outer_lane: int
     batch: int
 
     def senders(self, tick: int) -> Indices:
@@ -61,7 +63,7 @@ class Offer:
         return self.order if self.count < len(self.shards) else slice(None)
 
     @cached_property
-    def lingered(self) -> tuple[Indices, Indices | None]:
+    def lingered(self) -> tuple[Indices, Waits | None]:
         """How many messages wait how many ticks, the one that they are due in included; and how many ticks beyond it
         those of (tick, shard) wait in all, None: not any."""
         beyond = (self.sent - self.ticks)[self._senders]
@@ -70,7 +72,7 @@ class Offer:
             return counts, None
         flat = (self.sent * self.riders.shard_count + self.shards)[self._senders]
         total = np.bincount(flat, beyond, minlength=TICKS * self.riders.shard_count)
-        return counts, total.astype(np.int64).reshape(TICKS, -1)
+        return counts, total.astype(np.float64).reshape(TICKS, -1)
 
     @cached_property
     def by_kind(self) -> list[tuple[int, int, Indices]]:
@@ -121,6 +123,41 @@ class Offer:
                     counts_by_call(self.shards[self.senders(tick)], self.batch, shards), nbytes
                 ).sum(axis=0)
         return costs
+
+
+class PackedOffer(Offer):
+    """Of messages that are packed by shard into the records that it counts. What is in these, only those know who take
+    them apart: they are of the first class, and no finals."""
+
+    @cached_property
+    def by_kind(self) -> list[tuple[int, int, Indices]]:
+        return [(0, self.outer_lane, self.riders.packing.records(self.sent_counts))] if self.count else []
+
+    def parts(self, second: int) -> list[tuple[Kind, Indices]]:
+        race = second // self.riders.workload.seconds
+        return [(Kind(race, 0, False, lane), counts) for _, lane, counts in self.by_kind]
+
+    @cached_property
+    def lingered(self) -> tuple[Indices, Waits | None]:
+        counts, waits = super().lingered
+        return counts, None if waits is None else waits * self.counts / np.maximum(1, self.sent_counts)
+
+    @cached_property
+    def due_counts(self) -> Indices:
+        """Messages by the tick that they are due in, and shard."""
+        return self._counted(self.ticks)
+
+    @cached_property
+    def sent_counts(self) -> Indices:
+        """Messages by the tick that they are sent in, and shard."""
+        return self._counted(self.sent)
+
+    def _counted(self, ticks: Indices) -> Indices:
+        flat = (ticks * self.riders.shard_count + self.shards)[self._senders]
+        return np.bincount(flat, minlength=TICKS * self.riders.shard_count).reshape(TICKS, -1)
+
+    def _costs(self) -> Indices:
+        return call_costs(self.riders.packing.nbytes(self.sent_counts), 1)
 
 
 def counts_by_call(places: Indices, batch: int, shards: int) -> Indices:
@@ -175,7 +212,8 @@ class Offers:
         if shards is None:
             alike = 1
             shards, lanes = self._draw(self._now, np.full(riders.workload.bikers, second), race.phases_ms)
-        return Offer(
+        make = PackedOffer if riders.workload.aggregation else Offer
+        return make(
             riders=riders,
             second=second,
             alike=alike,
@@ -188,6 +226,7 @@ class Offers:
             shards=shards,
             lanes=lanes,
             lane_count=self._lanes.count,
+            outer_lane=int(self._lanes.of([OUTER_KEY])[0]),
             batch=self._batch,
         )
 
@@ -198,7 +237,7 @@ class Offers:
             keys = self.riders.keys_of_race(index)
             if keys is not None and self._lanes.count > 1:
                 lanes = keys.lanes(self._lanes.count)[self._bikers]
-            ticks, linger = phases_ms // LINGER_MS, self.riders.workload.linger_ms // LINGER_MS
+            ticks, linger = phases_ms // LINGER_MS, self.riders.workload.lingers_ms // LINGER_MS
             self._race = _Race(
                 index=index,
                 phases_ms=phases_ms,

@@ -125,8 +125,9 @@ def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
 class Usage:
     """What a run used. ``seconds`` is how long the deployment stands.
 
-    ``records`` of ``record_bytes`` each, partition key included, go to the first stream. ``mqtt_messages`` and
-    ``connections`` are of IoT Core. ``invocations`` and ``duration_s`` (the sum of them) are by function name,
+    ``records`` of ``record_bytes`` each, partition key included, go to the first stream; ``payload_units`` of 25 KiB
+    are what they come to when they differ in size, None when they do not. ``mqtt_messages`` and ``connections`` are of
+    IoT Core. ``invocations`` and ``duration_s`` (the sum of them) are by function name,
     ``write_units`` and ``read_units`` by table; the last two are charged where the table is on-demand.
     ``published`` are messages that functions publish, by function, in IoT Core's steps of 5 KB each.
     ``delivered`` (records taken from the stream) and ``objects`` (written to the bucket) are by delivery stream.
@@ -136,6 +137,7 @@ class Usage:
     seconds: float
     records: int = 0
     record_bytes: float = 0.0
+    payload_units: int | None = None
     mqtt_messages: int = 0
     mqtt_message_bytes: float = 0.0
     connections: int = 0
@@ -232,7 +234,10 @@ def _streams(deployment: Deployment, usage: Usage) -> Iterator[_Line]:
             yield "kinesis.on_demand.fan_out_gb", stream.name, metered * len(fan_outs)
             continue
         yield "kinesis.shard_hour", stream.name, stream.shard_count * hours
-        yield "kinesis.put_payload_unit", stream.name, records * math.ceil(usage.record_bytes / PAYLOAD_UNIT_BYTES)
+        units = records * math.ceil(usage.record_bytes / PAYLOAD_UNIT_BYTES)
+        if records and usage.payload_units is not None:
+            units = usage.payload_units
+        yield "kinesis.put_payload_unit", stream.name, units
         if stream.retention_hours > 24:
             yield "kinesis.extended_retention_shard_hour", stream.name, stream.shard_count * hours
         for consumer in fan_outs:

@@ -107,11 +107,11 @@ class RuleProducer(Gate):
     def may_pass(self, offer: Offer, moments: list[float]) -> bool:
         return self._broker.may_pass(offer, moments)
 
-    def passed(self) -> bool:
+    def passed(self, offer: Offer) -> bool:
         self._broker.passed()
         return self._broker.is_steady
 
-    def skipped(self, seconds: int) -> None:
+    def skipped(self, offer: Offer, seconds: int) -> None:
         self._broker.skip(seconds)
 
     # -- puts ------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from simulator import peloton
 from simulator.capacity.arrivals import LINGER_MS, Indices
 from simulator.capacity.attendance import Attendance
 from simulator.capacity.keys import Keys, places_of, words_of, words_of_numbers, zipf_ranks
+from simulator.capacity.packing import BUFFERED_MS, Packing
 from simulator.race import FIRST_RACER_ID, MAX_RACERS, MAX_SECONDS, Race, RaceCalendar, plan_race
 
 Transport = Literal["putrecords", "mqtt"]
@@ -41,7 +42,8 @@ class Workload:
 
     ``phase``: ``spread`` over each second, or all at its beginning (``burst``). ``skew`` makes keys of racers unequal:
     the key of rank ``k`` has a share of the bikers proportional to ``1 / k ** skew``, 0 one each. ``linger_ms`` is how
-    long the producer waits for company for a call, ``deadline_s`` when it gives a message up. With ``mqtt``, a rule
+    long the producer waits for company for a call (:attr:`lingers_ms` when None), ``deadline_s`` when it gives a
+    message up. ``aggregation`` packs messages into records as the Kinesis Producer Library does. With ``mqtt``, a rule
     puts each message on the stream by a PutRecord of its own, and ``qos`` is that of the bikes. ``message_bytes`` are
     the mean of messages instead of what the encoder makes, ``extra_bytes`` come on top of either. ``start_ms`` is when
     the first race starts (ms since the epoch): windows are aligned to the epoch.
@@ -62,7 +64,8 @@ class Workload:
     qos: int = 1
     phase: Literal["spread", "burst"] = "spread"
     batch_records: int = 500
-    linger_ms: int = LINGER_MS
+    aggregation: bool = False
+    linger_ms: int | None = None
     deadline_s: float = 300.0
     message_bytes: int | None = None
     extra_bytes: int = 0
@@ -79,7 +82,7 @@ class Workload:
             ("dropout_share", self.dropout_share, 0, 1),
             ("qos", self.qos, 0, 1),
             ("batch_records", self.batch_records, 1, 500),
-            ("linger_ms", self.linger_ms, LINGER_MS, 1000),
+            ("linger_ms", self.lingers_ms, LINGER_MS, 1000),
             ("message_bytes", 1 if self.message_bytes is None else self.message_bytes, 1, MESSAGE_MAX_BYTES),
             ("extra_bytes", self.extra_bytes, 0, MESSAGE_MAX_BYTES),
             ("seed", self.seed, 0, 2**64 - 1),
@@ -94,14 +97,14 @@ class Workload:
             raise ValueError(f"skew must be 0 or from 0.1 to 5, not {self.skew}")
         if self.skew and self.partition_key != "racer":
             raise ValueError(f"skew is of keys of racers, and partition_key is {self.partition_key!r}")
-        if self.linger_ms % LINGER_MS:
+        if self.lingers_ms % LINGER_MS:
             raise ValueError(f"linger_ms must be a multiple of {LINGER_MS}, not {self.linger_ms}")
-        if self.transport == "mqtt" and self.linger_ms != LINGER_MS:
-            raise ValueError("linger_ms is of producers that put records; a rule waits for no company")
+        if self.transport == "mqtt" and (self.lingers_ms != LINGER_MS or self.aggregation):
+            raise ValueError("linger_ms and aggregation are of producers that put records; a rule puts each by itself")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline_s must be more than 0 s, not {self.deadline_s}")
-        if self.deadline_s * 1000 <= self.linger_ms:
-            raise ValueError(f"deadline_s must be more than the {self.linger_ms} ms that a message lingers")
+        if self.deadline_s * 1000 <= self.lingers_ms:
+            raise ValueError(f"deadline_s must be more than the {self.lingers_ms} ms that a message lingers")
         for name, text, allowed in (
             ("partition_key", self.partition_key, PARTITION_KEYS),
             ("transport", self.transport, ("putrecords", "mqtt")),
@@ -109,6 +112,11 @@ class Workload:
         ):
             if text not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {text!r}")
+
+    @property
+    def lingers_ms(self) -> int:
+        """What was asked for; else KinesisProducer's linger, or with ``aggregation`` the KPL's."""
+        return self.linger_ms or (BUFFERED_MS if self.aggregation else LINGER_MS)
 
     @property
     def bikers(self) -> int:
@@ -131,10 +139,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Means, from messages and results that the real encoders made. ``record_bytes`` has the partition key in it;
-    ``result_bytes`` is what a racer adds to a results item."""
+    """Means, from messages and results that the real encoders made. ``record_bytes`` is that of a Kinesis record with
+    its partition key; ``result_bytes`` is what a racer adds to a results item."""
 
     message_bytes: int
+    key_bytes: int
     record_bytes: int
     result_bytes: float
 
@@ -165,7 +174,29 @@ class Riders:
         ids = sorted(set(ids))
         outputs = list(best.values())
         text = results_text({racer: outputs[place % len(outputs)] for place, racer in enumerate(ids)})
-        return Sizes(message_bytes, message_bytes + self._key_bytes(ids), (len(text) - 1) / len(ids))
+        key_bytes, result_bytes = self._key_bytes(ids), (len(text) - 1) / len(ids)
+        return Sizes(message_bytes, key_bytes, self._record_bytes(message_bytes, key_bytes), result_bytes)
+
+    @cached_property
+    def packing(self) -> Packing:
+        """How messages are packed, with ``aggregation``."""
+        return self._packing(self.sizes.message_bytes, self.sizes.key_bytes)
+
+    def _packing(self, message_bytes: int, key_bytes: int) -> Packing:
+        return Packing(message_bytes, key_bytes, one_key=self.workload.partition_key in ("race", "class", "timestamp"))
+
+    def _record_bytes(self, message_bytes: int, key_bytes: int) -> int:
+        """The mean; of packed ones in a second of the first race."""
+        if not self.workload.aggregation:
+            return message_bytes + key_bytes
+        shards = self.shards_of_race(0)
+        if shards is None:
+            shards = np.arange(self.workload.bikers) % self.shard_count
+        times = self.phases_ms(0) // self.workload.lingers_ms
+        counts = np.bincount(times * self.shard_count + shards)
+        counts = -(-counts // self.workload.interval_s)
+        packing = self._packing(message_bytes, key_bytes)
+        return round(int(packing.nbytes(counts).sum()) / int(packing.records(counts).sum()))
 
     @property
     def messages(self) -> tuple[bytes, bytes]:

@@ -155,6 +155,35 @@ class ShardBank:
         self.refused_by_count += np.where(by_bytes, 0, refused)
         return taken
 
+    def admit_unequal(self, counts: Counts, nbytes: int, lasts: Counts, now: float) -> tuple[Counts, Counts]:
+        """One call a shard: ``counts`` records of ``nbytes``, then one of ``lasts`` bytes, or none where that is 0. How
+        many of the former, and whether the latter (0 or 1), each shard takes."""
+        has_last = (lasts > 0).astype(np.int64)
+        asked = (counts + has_last) > 0
+        self._levels = np.where(asked, self._refilled(now), self._levels)
+        self._updated = np.where(asked, np.maximum(self._updated, now), self._updated)
+        if not self._enforced:
+            return counts, has_last
+        records, kib = self._available(self._levels)
+        taken = np.minimum(counts, np.minimum(records, kib * KIB // nbytes))
+        out_of_records = taken == records
+        spent = taken * nbytes + lasts
+        last = np.where((taken < records) & (_kib(spent, 1) <= kib), has_last, 0)
+        spent = _kib(taken * nbytes + last * lasts, 1)
+        self._levels[0] -= taken + last
+        self._levels[1] -= spent * KIB
+        refused = counts - taken + has_last - last
+        self.refused_by_count += np.where(out_of_records, refused, 0)
+        self.refused_by_bytes += np.where(out_of_records, 0, refused)
+        return taken, last
+
+    def mark(self) -> tuple[Levels, Levels]:
+        """What :meth:`reset` goes back to. Of :meth:`pass_all` and :meth:`skip`, which count no refusals."""
+        return self._levels, self._updated
+
+    def reset(self, mark: tuple[Levels, Levels]) -> None:
+        self._levels, self._updated = mark
+
     def _refilled(self, now: float) -> Levels:
         elapsed = np.maximum(now - self._updated, 0.0)
         refilled: Levels = np.minimum(self._capacities, self._levels + elapsed * self._rates)
