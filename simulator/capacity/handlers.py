@@ -22,7 +22,7 @@ from consumers.runtime.batches import Outcome
 from consumers.runtime.event import Window
 from consumers.runtime.windows import STATE_MAX_BYTES, OpenWindow
 from consumers.store import BATCH_WRITE_MAX_ITEMS, Deadline
-from simulator.capacity.arrivals import Kind, Page, Run
+from simulator.capacity.arrivals import TICKS, Kind, Page, Run
 from simulator.capacity.clock import Clock, Process
 from simulator.capacity.delays import Delays
 from simulator.capacity.items import League, ResultsItem
@@ -209,20 +209,35 @@ class Live(ReadOnly):
         opened = self._open(reader, action)
         runs = runs_of(action)
         seen: Counter[tuple[int, int]] = Counter()
+        # The ticks that they were due in, the first and the last.
+        due: dict[tuple[int, int], tuple[float, float]] = {}
         for run in runs:
-            seen[run.kind.race, run.kind.class_place] += run.count
+            of = run.kind.race, run.kind.class_place
+            tick = reader.arrivals.tick_of(run.arrival_s) - 1 - run.wait_ticks
+            first, last = due.get(of, (tick, tick))
+            seen[of] += run.count
+            due[of] = min(first, tick), max(last, tick)
         if action.window is not None and not action.is_final:
             # A retry of a window's batch gets the state that it came with, so only success adds to it.
             opened.seen += seen
             return complete(action, self._state(reader.place, opened))
+        whole = self._ticks_of(reader, action.window)
         for of, count in (opened.seen if action.is_final else seen).items():
-            if not (yield from self._merge(reader, of, count)):
+            if not (yield from self._merge(reader, of, count, *due.get(of, whole))):
                 return Outcome(0, _REFUSED, function_error="Unhandled")
         if action.is_final:
             self._close(reader, opened)
         for run in runs:
             self._delays.add(run, run.count, self._clock.now)
         return complete(action, b"{}")
+
+    @staticmethod
+    def _ticks_of(reader: Reader, window: Window | None) -> tuple[float, float]:
+        """The first tick of a window and its last."""
+        if window is None:
+            return -math.inf, math.inf
+        first, end = ((at - reader.arrivals.start_s) * TICKS for at in (window.start_s, window.end_s))
+        return first - 1, end - 1
 
     def _state(self, place: int, opened: _Opened) -> bytes:
         racers = sum(self._league.racers_seen(place, of, count) for of, count in opened.seen.items())
@@ -258,14 +273,20 @@ class Live(ReadOnly):
         opened = self._opened[reader.label]
         return None if opened.window is None else OpenWindow(opened.window, self._state(reader.place, opened))
 
-    def _merge(self, reader: Reader, of: tuple[int, int], count: int) -> Process[bool]:
-        """``RaceTable.merge_results``: read, merge, put on condition that nobody wrote in between."""
+    def _merge(
+        self, reader: Reader, of: tuple[int, int], count: int, first_tick: float, last_tick: float
+    ) -> Process[bool]:
+        """``RaceTable.merge_results``: read, merge, put on condition that nobody wrote in between; nothing where nobody
+        was better than ever in these ticks."""
         table, item, shard = self._table, self._league.results(of), reader.place
         racers = self._league.racers_seen(shard, of, count)
+        improves = self._league.improves(shard, of, first_tick, last_tick)
         conflicts = 0
         while True:
             if not (yield from self._call(lambda: table.get(item.read_units, item.key, self._clock.now))):
                 return False
+            if not improves and not item.lacks(shard, racers):
+                return True
             read = item.version
             if not self._fits(item.image_with(shard, racers)):
                 self._stuck.add(reader.label)

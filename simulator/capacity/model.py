@@ -153,7 +153,7 @@ def plan(
     arrivals = _arrivals(riders, shards, sources, lanes)
     tables = {table.name: Table(table, settings, timeline, now) for table in deployment.tables}
     Scaling(deployment, tables, clock, timeline)
-    league = League(riders)
+    league = League(riders, seed)
     functions: dict[str, Function] = {}
     readers: list[Reader] = []
     siblings: list[list[ShardReader]] = [[] for _ in shards]
