@@ -216,7 +216,7 @@ class Live(ReadOnly):
             opened.seen += seen
             return complete(action, self._state(reader.place, opened))
         for of, count in (opened.seen if action.is_final else seen).items():
-            if not (yield from self._merge(reader, of, count, *self._due(reader, action, runs, of))):
+            if not (yield from self._merge(reader, of, count, *self._due(reader, action, opened, of))):
                 return Outcome(0, _REFUSED, function_error="Unhandled")
         if action.is_final:
             self._close(reader, opened)
@@ -225,15 +225,17 @@ class Live(ReadOnly):
         return complete(action, b"{}")
 
     @staticmethod
-    def _due(reader: Reader, action: Invoke, runs: Sequence[Run], of: tuple[int, int]) -> tuple[float, float]:
-        """The ticks in which the first and the last message of that race and class were due, of a window or a batch."""
+    def _due(reader: Reader, action: Invoke, opened: _Opened, of: tuple[int, int]) -> tuple[float, float]:
+        """The ticks in which the first and the last message of that race and class were due, of a window or a batch.
+        What producers had to send again was due before it came."""
         arrivals, window = reader.arrivals, action.window
-        if window is not None:
-            first, end = ((at - arrivals.start_s) * TICKS for at in (window.start_s, window.end_s))
-            return first - 1, end - 1
-        mine = [run for run in runs if (run.kind.race, run.kind.class_place) == of]
-        ticks = [arrivals.tick_of(run.arrival_s) - 1 - run.wait_ticks for run in (mine[0], mine[-1])]
-        return ticks[0], ticks[1]
+        if window is None:
+            mine = [run for run in runs_of(action) if (run.kind.race, run.kind.class_place) == of]
+            first, last = (arrivals.tick_of(run.arrival_s) - 1 for run in (mine[0], mine[-1]))
+            return first - max(run.wait_ticks for run in mine), last
+        first_tick, end = ((at - arrivals.start_s) * TICKS for at in (window.start_s, window.end_s))
+        chunks = arrivals.chunks(reader.place, opened.first, reader.processed)
+        return first_tick - 1 - max((max(one.waits) for one in chunks if one.waits), default=0.0), end - 1
 
     def _state(self, place: int, opened: _Opened) -> bytes:
         racers = sum(self._league.racers_seen(place, of, count) for of, count in opened.seen.items())
