@@ -209,21 +209,14 @@ class Live(ReadOnly):
         opened = self._open(reader, action)
         runs = runs_of(action)
         seen: Counter[tuple[int, int]] = Counter()
-        # The ticks that they were due in, the first and the last.
-        due: dict[tuple[int, int], tuple[float, float]] = {}
         for run in runs:
-            of = run.kind.race, run.kind.class_place
-            tick = reader.arrivals.tick_of(run.arrival_s) - 1 - run.wait_ticks
-            first, last = due.get(of, (tick, tick))
-            seen[of] += run.count
-            due[of] = min(first, tick), max(last, tick)
+            seen[run.kind.race, run.kind.class_place] += run.count
         if action.window is not None and not action.is_final:
             # A retry of a window's batch gets the state that it came with, so only success adds to it.
             opened.seen += seen
             return complete(action, self._state(reader.place, opened))
-        whole = self._ticks_of(reader, action.window)
         for of, count in (opened.seen if action.is_final else seen).items():
-            if not (yield from self._merge(reader, of, count, *due.get(of, whole))):
+            if not (yield from self._merge(reader, of, count, *self._due(reader, action, opened, of))):
                 return Outcome(0, _REFUSED, function_error="Unhandled")
         if action.is_final:
             self._close(reader, opened)
@@ -232,12 +225,17 @@ class Live(ReadOnly):
         return complete(action, b"{}")
 
     @staticmethod
-    def _ticks_of(reader: Reader, window: Window | None) -> tuple[float, float]:
-        """The first tick of a window and its last."""
+    def _due(reader: Reader, action: Invoke, opened: _Opened, of: tuple[int, int]) -> tuple[float, float]:
+        """The ticks in which the first and the last message of that race and class were due, of a window or a batch.
+        What producers had to send again was due before it came."""
+        arrivals, window = reader.arrivals, action.window
         if window is None:
-            return -math.inf, math.inf
-        first, end = ((at - reader.arrivals.start_s) * TICKS for at in (window.start_s, window.end_s))
-        return first - 1, end - 1
+            mine = [run for run in runs_of(action) if (run.kind.race, run.kind.class_place) == of]
+            first, last = (arrivals.tick_of(run.arrival_s) - 1 for run in (mine[0], mine[-1]))
+            return first - max(run.wait_ticks for run in mine), last
+        first_tick, end = ((at - arrivals.start_s) * TICKS for at in (window.start_s, window.end_s))
+        chunks = arrivals.chunks(reader.place, opened.first, reader.processed)
+        return first_tick - 1 - max((max(one.waits) for one in chunks if one.waits), default=0.0), end - 1
 
     def _state(self, place: int, opened: _Opened) -> bytes:
         racers = sum(self._league.racers_seen(place, of, count) for of, count in opened.seen.items())
