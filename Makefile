@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RACE_FLAGS ?=
 
-.PHONY: race test lint bench clean
+.PHONY: race test lint bench fidelity clean
 
 race: $(VENV)/installed
 	$(BIN)/alleycat race $(RACE_FLAGS)
@@ -19,6 +19,9 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/bench-installed
 	$(BIN)/python -m loadtests.bench $(BENCH_FLAGS)
+
+fidelity: $(VENV)/installed
+	$(BIN)/python -m loadtests.fidelity $(FIDELITY_FLAGS)
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Alleycat needs Python 3.11 or newer; name one with PYTHON=python3.12"; exit 2; }

@@ -30,6 +30,7 @@ from simulator.cloud_flags import (
     deployment_of,
     host_of,
     limits_of,
+    warn_of_not_run,
 )
 from simulator.consume_command import consume
 from simulator.deployment import Deployment, DeploymentError, to_dict
@@ -112,6 +113,7 @@ def cloud(
         with process:
             if deployment is not None:
                 provision(local_target(process, deployment.region), deployment)
+                warn_of_not_run(deployment)
             _announce(process, deployment, as_json)
             while (code := process.poll()) is None:
                 signal.sigtimedwait([], 0.5) if hasattr(signal, "sigtimedwait") else signal.pause()

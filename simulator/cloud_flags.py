@@ -53,6 +53,12 @@ def deployment_of(
     return load_deployment(template, config_env, overrides)
 
 
+def warn_of_not_run(deployment: Deployment) -> None:
+    """Say what of the template the embedded cloud does not run, a line each on stderr."""
+    for line in deployment.not_run:
+        print(f"alleycat: warning: {line}", file=sys.stderr)
+
+
 def limits_of(value: str, given: list[str] | None) -> LimitSettings:
     """:raises UsageError:"""
     settings = LimitSettings(enforced=one_of("--limits", value, ("on", "off")) == "on")

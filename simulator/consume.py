@@ -256,6 +256,8 @@ class Consumption:
                 raise Killed from None
             raise
         target = local_target(self._cloud, deployment.region)
+        for line in deployment.not_run:
+            self.view.note(f"warning: {line}")
         outside = _outside_streams(deployment)
         provision(target, replace(deployment, streams=(*deployment.streams, *outside)))
         for stream in outside:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from simulator.capacity.prices import PRICES
+from simulator.capacity.prices import FIREHOSE_METER_BYTES, PRICES
 from simulator.deployment import Deployment
 
 SHARD_HOUR = PRICES["kinesis.shard_hour"].usd
@@ -24,6 +24,7 @@ LAMBDA_REQUEST_MILLION = PRICES["lambda.request"].usd
 IOT_MESSAGE_MILLION = PRICES["iot.message"].usd
 IOT_CONNECTION_MINUTE_MILLION = PRICES["iot.connection_minute"].usd
 IOT_RULE_MILLION = PRICES["iot.rule"].usd
+FIREHOSE_GB = PRICES["firehose.gb"].usd
 LAMBDA_GB_SECOND = PRICES["lambda.gb_second"].usd
 
 
@@ -58,6 +59,12 @@ def estimate(deployment: Deployment, messages: int, seconds: int, bikes: int = 0
         CostLine(
             f"up to {invocations:,} invocations",
             invocations / 1e6 * LAMBDA_REQUEST_MILLION + gigabyte_seconds * LAMBDA_GB_SECOND,
+        ),
+        *(
+            CostLine(
+                f"{messages:,} messages delivered by {one.name}", messages * FIREHOSE_METER_BYTES / 1e9 * FIREHOSE_GB
+            )
+            for one in deployment.delivery_streams
         ),
     ]
 

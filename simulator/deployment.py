@@ -19,6 +19,7 @@ from simulator.template.samconfig import read_environment
 from simulator.template.specs import (
     BucketSpec,
     ConsumerSpec,
+    DeliveryStreamSpec,
     Deployment,
     EventSourceSpec,
     FunctionSpec,
@@ -29,12 +30,14 @@ from simulator.template.specs import (
     TableSpec,
     TopicRuleSpec,
     TopicSpec,
+    TransformSpec,
 )
 
 __all__ = [
     "BucketSpec",
     "ConfigError",
     "ConsumerSpec",
+    "DeliveryStreamSpec",
     "Deployment",
     "DeploymentError",
     "EventSourceSpec",
@@ -47,6 +50,7 @@ __all__ = [
     "TemplateError",
     "TopicRuleSpec",
     "TopicSpec",
+    "TransformSpec",
     "load_deployment",
     "to_dict",
 ]

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from simulator.deployment import Deployment, EventSourceSpec, FunctionSpec, TableSpec, TopicRuleSpec
+from simulator.deployment import DeliveryStreamSpec, Deployment, EventSourceSpec, FunctionSpec, TableSpec, TopicRuleSpec
 
 Row = tuple[str, ...]
 
@@ -44,6 +44,7 @@ def render(deployment: Deployment) -> RenderableType:
             ],
         ),
         ("Functions", [row for function in deployment.functions for row in _function_rows(function)]),
+        ("Deliveries", [row for one in deployment.delivery_streams for row in _delivery_rows(one)]),
         ("Buckets", [(one.name, one.logical_id) for one in deployment.buckets]),
         ("Queues", [(one.name, one.logical_id) for one in deployment.queues]),
         ("Topics", [(one.name, one.logical_id) for one in deployment.topics]),
@@ -110,6 +111,17 @@ def _action(action: Mapping[str, Mapping[str, Any]]) -> str:
         case "republish":
             return f"topic {one['topic']}, QoS {one['qos']}"
     return f"s3://{one['bucketName']}/{one['key']}"
+
+
+def _delivery_rows(delivery: DeliveryStreamSpec) -> list[Row]:
+    buffer = f"{delivery.buffer_mb} MB or {delivery.buffer_s} s"
+    where = f"s3://{delivery.bucket_name}/{delivery.prefix}"
+    rows: list[Row] = [(f"{delivery.name}, from {delivery.stream_name}", f"{where}, {buffer}, {delivery.compression}")]
+    transform = delivery.transform
+    if transform is not None:
+        name = transform.function_arn.rpartition(":")[2]
+        rows.append((f"  through {name}", f"{transform.buffer_mb:g} MB or {transform.buffer_s} s a call"))
+    return rows
 
 
 def _function_rows(function: FunctionSpec) -> list[Row]:

@@ -22,6 +22,16 @@ def function_report(statistics: RuntimeStatistics, deployment: Deployment) -> li
                 "p99": round(one.duration_ms_p99, 3),
                 "max": round(one.duration_ms_max, 3),
             },
+            "warm_duration_ms": [
+                {
+                    "records_most": group.most,
+                    "records_mean": round(group.records, 2),
+                    "invocations": group.invocations,
+                    "p50": round(group.duration_ms_p50, 3),
+                    "sum": round(group.duration_ms_sum, 3),
+                }
+                for group in one.by_records
+            ],
             "iterator_age_ms": round(one.iterator_age_ms),
             "iterator_age_ms_max": round(one.iterator_age_ms_max),
             "cold_starts": one.cold_starts,

@@ -29,7 +29,7 @@ from producers import Ledger, ProducerError, TlsSettings
 from producers.mqtt_settings import Broker
 from simulator import accounting, verdict
 from simulator.accounting import Account
-from simulator.cloud.limits import LimitSettings
+from simulator.cloud.limits import LimitSettings, changed_settings
 from simulator.cloud.server import DEFAULT_HOST, DEFAULT_PORT, CloudProcess
 from simulator.deployment import Deployment
 from simulator.diagnosis import Finding, diagnose, hot_shards
@@ -167,7 +167,7 @@ class _Run:
         self.planned: dict[int, Mask] = {}
         self.sent: dict[int, Mask] = {}
         self.races: list[Race] = []
-        self.started_at = self.judged_at = 0.0
+        self.stands_since = self.started_at = self.judged_at = 0.0
         self.visibility: Visibility | None = None
         self.account = Account(Ledger(), {}, ())
         self.heard: Feed | None = None
@@ -180,6 +180,7 @@ class _Run:
     # -- the course of a run ---------------------------------------------------------------------------
 
     async def run(self) -> Outcome:
+        self.stands_since = time.time()
         baseline = await asyncio.to_thread(self._baseline)
         runtime = await asyncio.to_thread(self._runtime)
         watching: asyncio.Task[None] | None = None
@@ -507,12 +508,17 @@ class _Run:
                 "classes": list(settings.classes),
                 "via": settings.via,
                 **({"client": settings.client, "qos": settings.qos} if settings.via == "mqtt" else {}),
+                "interval_s": settings.interval_s,
                 "phase": settings.phase,
                 "partition_key": settings.partition_key,
+                "deadline_s": settings.deadline_s,
+                "limit_settings": changed_settings(settings.limits),
                 "seed": settings.seed,
                 "target": settings.target,
                 "interrupted": self.interrupts.first.is_set(),
                 "started_at": utc(self.started_at),
+                # How long everything had stood by then: tables save what they do not use.
+                "lead_s": round(self.started_at - self.stands_since, 3),
                 "settled_s": round(self.settled_s, 1),
             },
             deployment={

@@ -34,6 +34,27 @@ def plan(
     ] = "racer",
     phase: Annotated[str, flag("--phase", env="PHASE", help="spread over the second, or burst.")] = "spread",
     deadline: Annotated[str, flag("--deadline", env="DEADLINE", help="When the producer gives a message up.")] = "5m",
+    interval: Annotated[
+        str, flag("--interval", env="INTERVAL", help="How often each biker sends; all send in the last second.")
+    ] = "1s",
+    late_share: Annotated[float, flag("--late-share", env="LATE_SHARE", help="Share of bikers who join late.")] = 0.0,
+    dropout_share: Annotated[
+        float, flag("--dropout-share", env="DROPOUT_SHARE", help="Share of bikers who drop out; they send no final.")
+    ] = 0.0,
+    skew: Annotated[
+        float, flag("--skew", env="SKEW", help="Unequal keys of racers: Zipf's exponent, such as 1.1; 0 for equal.")
+    ] = 0.0,
+    qos: Annotated[int, flag("--qos", env="QOS", help="MQTT quality of service.")] = 1,
+    aggregate: Annotated[
+        bool, flag("--aggregate", env="AGGREGATE", help="Pack messages into records as the Kinesis Producer Library.")
+    ] = False,
+    linger: Annotated[
+        int | None, flag("--linger", env="LINGER", help="How many ms messages wait for company: 20, 40 ...")
+    ] = None,
+    message_bytes: Annotated[
+        int | None, flag("--message-bytes", env="MESSAGE_BYTES", help="Mean message, instead of the encoder's.")
+    ] = None,
+    extra_bytes: Annotated[int, flag("--extra-bytes", env="EXTRA_BYTES", help="Payload on top of each message.")] = 0,
     seed: Annotated[int, flag("--seed", env="SEED", help="Of phases and jitter.", min=0)] = 7,
     shards: Shards = None,
     wcu: Wcu = None,
@@ -49,6 +70,10 @@ def plan(
     duration: Annotated[
         list[str] | None,
         flag("--duration", env="DURATION", help="Of functions: invocation_ms, record_us or call_ms=VALUE; repeatable."),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        flag("--calibrate", env="CALIBRATE", help="report.json of a race or load test: plan what it measured."),
     ] = None,
     advise: Annotated[
         bool, flag("--advise", env="ADVISE", help="Search for the cheapest deployment that keeps --objective.")
@@ -93,7 +118,7 @@ def plan(
         return
     # Imported when asked for: numpy and the runtime take a while.
     from simulator.capacity.functions import Durations
-    from simulator.capacity.model import PlanError
+    from simulator.capacity.model import LEAD_S, PlanError
     from simulator.capacity.model import plan as run
     from simulator.capacity.prices import PRICES, PricesError, load_prices
     from simulator.capacity.report import as_json as told
@@ -111,10 +136,31 @@ def plan(
             transport="mqtt" if via == "mqtt" else "putrecords",
             phase="burst" if one_of("--phase", phase, ("spread", "burst")) == "burst" else "spread",
             deadline_s=seconds("--deadline", deadline),
+            interval_s=seconds("--interval", interval),
+            late_share=late_share,
+            dropout_share=dropout_share,
+            skew=skew,
+            qos=qos,
+            aggregation=aggregate,
+            linger_ms=linger,
+            message_bytes=message_bytes,
+            extra_bytes=extra_bytes,
             seed=seed,
         )
         chosen = PRICES if prices is None else load_prices(prices)
-        durations = Durations(**_durations(duration, Durations.__slots__))
+        pinned = _durations(duration, Durations.__slots__)
+        durations = Durations(**pinned)
+        lead_s, calibration = LEAD_S, None
+        if calibrate is not None:
+            from simulator.calibrate_command import measured_by, show
+
+            measured = measured_by(context, calibrate)
+            workload, lead_s = measured.workload(workload), measured.lead_s
+            config_env, settings = measured.sizes(config_env, settings)
+            limit = measured.limits(limit)
+            calibration = measured.durations(durations, tuple(pinned), template)
+            durations = calibration.after
+            show(calibration, as_json=as_json)
     except PricesError as error:
         raise UsageError(f"--prices: {error}") from None
     except ValueError as error:
@@ -133,21 +179,24 @@ def plan(
     deployment = deployment_of(config_env, template, settings, shards, wcu, rcu, window)
     began = time.perf_counter()
     try:
-        found = run(deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations)
+        found = run(
+            deployment, workload, settings=limits_of("on", limit), prices=chosen, durations=durations, lead_s=lead_s
+        )
     except PlanError as error:
         raise UsageError(str(error)) from None
     print(f"alleycat: planned in {time.perf_counter() - began:.2f} s", file=sys.stderr)
+    answer = told(found) | ({} if calibration is None else {"calibration": calibration.as_json()})
     if out is not None:
         from simulator.capacity.plan_page import write_page
 
         try:
             out.mkdir(parents=True, exist_ok=True)
-            (out / PLAN_FILE).write_text(json.dumps(told(found), ensure_ascii=False), encoding="utf-8")
+            (out / PLAN_FILE).write_text(json.dumps(answer, ensure_ascii=False), encoding="utf-8")
             write_page(found, out / PAGE_FILE)
         except OSError as error:
             raise UsageError(f"--out {out}: {error.strerror}") from None
     if as_json:
-        print(json.dumps(told(found), ensure_ascii=False))
+        print(json.dumps(answer, ensure_ascii=False))
     else:
         Console().print(render(found))
     if not found.holds:

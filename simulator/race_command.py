@@ -31,6 +31,7 @@ from simulator.cloud_flags import (
     deployment_of,
     host_of,
     limits_of,
+    warn_of_not_run,
 )
 from simulator.deployment import Deployment, DeploymentError, load_deployment
 from simulator.flags import (
@@ -169,6 +170,8 @@ def race(
         messages = options.racers * options.seconds * options.races * len(options.classes)
         bikes = options.racers * len(options.classes) if via == "mqtt" else 0
         confirm_cost(estimate(deployment, messages, options.seconds * options.races, bikes), "a run", yes)
+    else:
+        warn_of_not_run(deployment)
     raise typer.Exit(_ride(options, deployment, as_json, out))
 
 

@@ -20,7 +20,8 @@ BALANCE_MIN_RECORDS = 100
 
 @dataclass(frozen=True, slots=True)
 class LimitUse:
-    """One limit of one resource: ``limit`` and ``peak`` are in ``unit``; ``throttled`` counts refusals by it."""
+    """One limit of one resource: ``limit`` and ``peak`` are in ``unit``; ``throttled`` counts refusals by it, the first
+    of which was in the second ``first_throttled_at`` (since the epoch)."""
 
     name: str
     resource: str
@@ -29,6 +30,7 @@ class LimitUse:
     peak: float
     throttled: int
     total: float
+    first_throttled_at: int | None = None
 
     @property
     def utilisation(self) -> float:
@@ -44,6 +46,7 @@ class LimitUse:
             "peak": round(self.peak, 3),
             "utilisation": round(self.utilisation, 4),
             "throttled": self.throttled,
+            "first_throttled_at": self.first_throttled_at,
             "total": round(self.total, 3),
         }
 
@@ -67,6 +70,13 @@ class MetricsView:
 
     def total(self, namespace: str, name: str, **dimensions: str) -> float:
         return sum(point[2] for point in self.points(namespace, name, **dimensions))
+
+    def first(self, namespace: str, names: Iterable[str], **dimensions: str) -> int | None:
+        """The first second in which any of these metrics was more than 0."""
+        seconds = [
+            second for name in names for second, value in self.sums(namespace, name, **dimensions).items() if value
+        ]
+        return min(seconds, default=None)
 
     def values(self, namespace: str, name: str, dimension: str, **dimensions: str) -> list[str]:
         """Which values ``dimension`` takes beside ``dimensions``."""
@@ -117,7 +127,14 @@ def _iot_use(view: MetricsView) -> Iterable[LimitUse]:
         if sums or throttled:
             total = sum(sums.values())
             yield LimitUse(
-                quota.name, resource, quota.value, quota.unit, max(sums.values(), default=0), throttled, total
+                quota.name,
+                resource,
+                quota.value,
+                quota.unit,
+                max(sums.values(), default=0),
+                throttled,
+                total,
+                view.first(namespace, refused, Protocol="MQTT"),
             )
 
 
@@ -201,7 +218,14 @@ def _shard_use(view: MetricsView, stream: str, shard: str) -> Iterable[LimitUse]
         sums = view.sums(namespace, metric, **dimensions)
         throttled = int(view.total(refused_in, refused, **dimensions))
         return LimitUse(
-            quota.name, shard, quota.value, quota.unit, max(sums.values(), default=0), throttled, sum(sums.values())
+            quota.name,
+            shard,
+            quota.value,
+            quota.unit,
+            max(sums.values(), default=0),
+            throttled,
+            sum(sums.values()),
+            view.first(refused_in, (refused,), **dimensions),
         )
 
     ours = "Alleycat/Kinesis"
@@ -220,21 +244,22 @@ def _capacity_use(
         ("Read", "read", rcu, limits.ON_DEMAND_READ_UNITS, limits.PARTITION_READ_UNITS),
     ):
 
-        def refused(*causes: str, verb: str = verb) -> int:
-            return sum(
-                int(view.total("AWS/DynamoDB", f"{verb}{cause}ThrottleEvents", **dimensions)) for cause in causes
-            )
+        def refused(*causes: str, verb: str = verb) -> tuple[int, int | None]:
+            names = [f"{verb}{cause}ThrottleEvents" for cause in causes]
+            count = sum(int(view.total("AWS/DynamoDB", name, **dimensions)) for name in names)
+            return count, view.first("AWS/DynamoDB", names, **dimensions)
 
         sums = view.sums("AWS/DynamoDB", f"Consumed{verb}CapacityUnits", **dimensions)
         peak, total = max(sums.values(), default=0), sum(sums.values())
         unit = f"{verb[0]}CU/s"
         name = f"dynamodb.{kind}.{word}.units_per_second"
         if not provisioned:
-            throttled = refused("KeyRangeThroughput", "MaxOnDemand", "AccountLimit")
-            yield LimitUse(name, resource, on_demand.value, unit, peak, throttled, total)
+            throttled, first = refused("KeyRangeThroughput", "MaxOnDemand", "AccountLimit")
+            yield LimitUse(name, resource, on_demand.value, unit, peak, throttled, total, first)
             continue
-        yield LimitUse(name, resource, provisioned, unit, peak, refused("ProvisionedThroughput"), total)
-        by_partition = refused("KeyRangeThroughput")
-        if by_partition:
+        throttled, first = refused("ProvisionedThroughput")
+        yield LimitUse(name, resource, provisioned, unit, peak, throttled, total, first)
+        throttled, first = refused("KeyRangeThroughput")
+        if throttled:
             # The peak of one partition is not told apart; the resource's is at least that.
-            yield LimitUse(partition.name, resource, partition.value, unit, peak, by_partition, total)
+            yield LimitUse(partition.name, resource, partition.value, unit, peak, throttled, total, first)

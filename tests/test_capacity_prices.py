@@ -9,7 +9,7 @@ import pytest
 
 from simulator.capacity.prices import PRICES, PricesError, Usage, bill_of, load_prices, total_usd
 from simulator.cost import estimate
-from simulator.deployment import ConsumerSpec, Deployment, load_deployment
+from simulator.deployment import ConsumerSpec, DeliveryStreamSpec, Deployment, load_deployment
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "template.yaml"
 LIVE, FINAL = "TumblingWindowFunction", "FinalResultsFunction"
@@ -95,6 +95,26 @@ def test_on_demand_with_a_registered_consumer_for_a_day() -> None:
             ("dynamodb.on_demand.read_unit", "alleycat-races"): 0.5,
         }
     )
+
+
+def test_a_delivery_stream_charges_small_records_as_five_kilobytes() -> None:
+    """300,000 records of 180 bytes are 300,000 x 5,120 B = 1.536 GB; x 0.029 = 0.044544. 10 objects x 0.005/1,000.
+
+    On demand it is a reader like the two functions: 3 x 300,000 x 1 KB = 0.9216 GB x 0.04 = 0.036864.
+    """
+    plain = load_deployment(TEMPLATE)
+    arn = plain.streams[0].arn
+    deployment = replace(plain, delivery_streams=(DeliveryStreamSpec("D", "raw", "arn:d", arn, "arn:aws:s3:::raw"),))
+    usage = Usage(300, 300_000, 180, delivered={"raw": 300_000}, objects={"raw": 10})
+    found = lines_of(deployment, usage)
+    assert found["firehose.gb", "raw"] == pytest.approx(0.044544)
+    assert found["s3.put", "raw"] == pytest.approx(0.00005)
+    on_demand = replace(deployment, streams=(replace(plain.streams[0], mode="ON_DEMAND"),))
+    assert lines_of(on_demand, usage)["kinesis.on_demand.gb_out", "alleycat"] == pytest.approx(0.036864)
+    estimated = {line.what: line.usd for line in estimate(deployment, 300_000, 300)}
+    assert estimated["300,000 messages delivered by raw"] == pytest.approx(0.044544)
+    longer = lines_of(deployment, replace(usage, record_bytes=5121))
+    assert longer["firehose.gb", "raw"] == pytest.approx(2 * 0.044544)
 
 
 def test_large_records_and_long_retention() -> None:

@@ -17,6 +17,8 @@ from typing import Any
 import boto3
 import pytest
 
+from simulator.capacity.measurement import read_measurement
+
 ROOT = Path(__file__).resolve().parents[1]
 ALLEYCAT = [sys.executable, "-c", "from simulator.cli import main; main()"]
 
@@ -73,6 +75,13 @@ def test_a_race_passes_and_reports(tmp_path: Path) -> None:
         "FinalResultsFunction",
         "PublishFunction",
     }
+    # What it took calibrates plans (tests/test_capacity_calibration.py).
+    measured = read_measurement(tmp_path / "out")
+    assert measured.workload is not None
+    assert (measured.workload.messages, measured.lead_s) == (160, told["run"]["lead_s"])
+    for one in measured.functions:
+        warm = sum(group.invocations for group in one.warm_duration_ms)
+        assert warm == one.invocations - one.cold_starts
     # Results are seen on their topic also when the bikes come by Kinesis.
     for one in ("accepted", "visible"):
         assert set(told["latency_ms"][one]) == {"p50", "p99", "max"}

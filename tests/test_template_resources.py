@@ -791,5 +791,11 @@ def test_a_damaged_template_loads_or_says_in_one_line_why_not(tmp_path: Path, da
         table.create_table_kwargs()
 
 
+def test_an_error_is_one_line_whatever_the_template_says(tmp_path: Path) -> None:
+    path = write(tmp_path, json.dumps({**PLAIN, "Transform": "AWS::\n\nNothing"}))
+    with pytest.raises(TemplateError, match=r"the transform AWS:: Nothing is not supported; use AWS::Serverless"):
+        load_deployment(path)
+
+
 def test_the_sam_line_is_only_needed_by_sam_types(tmp_path: Path) -> None:
     assert load(tmp_path, SAM + STREAM) == load(tmp_path, STREAM)

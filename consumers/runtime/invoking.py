@@ -35,10 +35,10 @@ def invoke(
             error_message=str(error),
             duration_ms=(time.monotonic() - began_exact) * 1000,
         )
-        meter.ended(clock(), broken)
+        meter.ended(clock(), broken, action.count)
         raise
     now = clock()
-    meter.ended(now, result)
+    meter.ended(now, result, action.count)
     outcome = outcome_of(result, action, report_batch_item_failures=mapping.report_batch_item_failures)
     if outcome.failure is not None and result.error_type is None:
         meter.failed(now, outcome.failure)

@@ -7,7 +7,7 @@ Names are CloudWatch's for ``AWS/Lambda`` where it has one (``Invocations``, ``E
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from threading import Lock
@@ -32,11 +32,26 @@ class Failure:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class BatchDurations:
+    """Of warm invocations that got from ``most // 2 + 1`` to ``most`` records; no records at all when ``most`` is 0.
+
+    ``records`` is the mean a batch. The median is exact, by nearest rank.
+    """
+
+    most: int
+    invocations: int
+    records: float
+    duration_ms_p50: float
+    duration_ms_sum: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionStatistics:
     """One function. ``errors`` includes ``timeouts``; throttled invocations count only as ``throttles``.
 
     Percentiles are exact over the last 10,000 invocations, by nearest rank; ``duration_ms_max`` is over all.
+    ``by_records`` is of the last 10,000 that were no cold start, by how many records they got.
     ``iterator_age_ms`` is of the last invocation with records: from the arrival of its last record to its start.
     """
 
@@ -50,6 +65,7 @@ class FunctionStatistics:
     duration_ms_p50: float = 0.0
     duration_ms_p99: float = 0.0
     duration_ms_max: float = 0.0
+    by_records: tuple[BatchDurations, ...] = ()
     iterator_age_ms: float = 0.0
     iterator_age_ms_max: float = 0.0
     records_processed: int = 0
@@ -114,6 +130,8 @@ class FunctionMeter:
         self.name = name
         self._lock = Lock()
         self._durations_ms: deque[float] = deque(maxlen=DURATIONS_KEPT)
+        # (records, milliseconds) of those that were no cold start.
+        self._warm: deque[tuple[int, float]] = deque(maxlen=DURATIONS_KEPT)
         self._seconds: dict[int, dict[str, float]] = {}
         self._invocations = self._errors = self._timeouts = self._throttles = self._cold_starts = 0
         self._concurrency = self._concurrency_max = self._records = 0
@@ -130,8 +148,8 @@ class FunctionMeter:
                 self._age_ms_max = max(self._age_ms_max, iterator_age_ms)
                 self._raise(now, "IteratorAge", iterator_age_ms)
 
-    def ended(self, now: float, result: InvokeResult) -> None:
-        """The invocation returned."""
+    def ended(self, now: float, result: InvokeResult, records: int = 0) -> None:
+        """The invocation returned; it got so many records."""
         with self._lock:
             self._concurrency -= 1
             if result.error_type == STOPPED:
@@ -143,6 +161,8 @@ class FunctionMeter:
             self._invocations += 1
             self._add(now, "Invocations")
             self._durations_ms.append(result.duration_ms)
+            if result.init_ms is None:
+                self._warm.append((records, result.duration_ms))
             self._duration_ms_max = max(self._duration_ms_max, result.duration_ms)
             self._raise(now, "Duration", result.duration_ms)
             self._cold_starts += result.init_ms is not None
@@ -175,6 +195,7 @@ class FunctionMeter:
                 duration_ms_p50=nearest_rank(durations, 0.50),
                 duration_ms_p99=nearest_rank(durations, 0.99),
                 duration_ms_max=self._duration_ms_max,
+                by_records=by_records(self._warm),
                 iterator_age_ms=self._age_ms,
                 iterator_age_ms_max=self._age_ms_max,
                 records_processed=self._records,
@@ -206,6 +227,24 @@ class FunctionMeter:
     def _raise(self, now: float, metric: str, value: float) -> None:
         metrics = self._second(now)
         metrics[metric] = max(metrics.get(metric, value), value)
+
+
+def by_records(durations: Iterable[tuple[int, float]]) -> tuple[BatchDurations, ...]:
+    """``(records, milliseconds)`` of invocations, put together by the size of their batches in powers of two."""
+    groups: dict[int, list[tuple[int, float]]] = {}
+    for one in durations:
+        most = 1 << (one[0] - 1).bit_length() if one[0] else 0
+        groups.setdefault(most, []).append(one)
+    return tuple(
+        BatchDurations(
+            most,
+            len(group),
+            sum(records for records, _ in group) / len(group),
+            nearest_rank(sorted(duration_ms for _, duration_ms in group), 0.50),
+            sum(duration_ms for _, duration_ms in group),
+        )
+        for most, group in sorted(groups.items())
+    )
 
 
 def nearest_rank(ordered: list[float], share: float) -> float:

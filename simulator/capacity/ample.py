@@ -28,7 +28,7 @@ from simulator.capacity.choices import (
 )
 from simulator.capacity.model import DRAIN_S
 from simulator.capacity.trials import Runs, Trial, helped, nearness, smallest
-from simulator.capacity.workload import START_MS, Riders
+from simulator.capacity.workload import Riders
 from simulator.cloud import limits
 from simulator.cloud.sequence import uniform_ranges
 
@@ -155,7 +155,7 @@ class _Search:
         """Whether a window of that length can keep the objective's times, if nothing else took any."""
         if not window:
             return True
-        most, end_s = self.runs.objective.most, START_MS / 1000 + self.runs.workload.total_seconds
+        most, end_s = self.runs.objective.most, self.runs.workload.start_ms / 1000 + self.runs.workload.total_seconds
         # The last message of each comes in the last second.
         last_closes_s = math.ceil((end_s - 0.999) / window) * window - end_s
         return window * 0.9 <= most.get("p99", math.inf) and last_closes_s <= most.get("settled", math.inf)

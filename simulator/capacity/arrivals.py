@@ -25,6 +25,7 @@ from consumers.runtime.event import Record
 from simulator.cloud import limits
 
 Indices = npt.NDArray[np.int64]
+Waits = npt.NDArray[np.float64]
 
 LINGER_MS = 20
 TICKS = 1000 // LINGER_MS
@@ -63,7 +64,7 @@ class Column:
 
     __slots__ = ("counts", "cumulative", "runs", "total", "waits")
 
-    def __init__(self, parts: Sequence[tuple[Kind, Indices]], waits: Indices | None, shard: int) -> None:
+    def __init__(self, parts: Sequence[tuple[Kind, Indices]], waits: Waits | None, shard: int) -> None:
         by_kind = [(kind, counts[:, shard].tolist()) for kind, counts in parts]
         self.cumulative = [0]
         self.runs: list[tuple[int, Kind, int, int]] = []
@@ -102,7 +103,7 @@ class Page:
         seconds: int,
         base: Indices,
         parts: Sequence[tuple[Kind, Indices]],
-        waits: Indices | None,
+        waits: Waits | None,
     ) -> None:
         self.first = first
         self.seconds = seconds
@@ -163,7 +164,7 @@ class Arrivals:
 
     # -- for producers ---------------------------------------------------------------------------------
 
-    def append(self, seconds: int, parts: Sequence[tuple[Kind, Indices]], waits: Indices | None = None) -> None:
+    def append(self, seconds: int, parts: Sequence[tuple[Kind, Indices]], waits: Waits | None = None) -> None:
         """The next ``seconds`` seconds bring ``parts`` each: counts of shape (ticks, shards) by kind, which are kept
         and must not change afterwards."""
         page = Page(self._until, seconds, self._end, parts, waits)

@@ -76,7 +76,7 @@ def slowest_s(plan: Plan, share: float = 0.99) -> float | None:
     """Within how many seconds of being due ``share`` of all messages had the effect that bikers wait for
     (:attr:`simulator.capacity.functions.Function.is_live`), by the slowest such function; None when fewer had it."""
     found = 0.0
-    live = [one for one in plan.functions if one.is_live] or list(plan.functions)
+    live = [one for one in plan.functions if one.is_live] or [one for one in plan.functions if one.reads_stream]
     for function in live:
         delay_ms = function.delays.ms(share, plan.ledger.generated)
         if delay_ms is None:

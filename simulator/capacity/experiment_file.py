@@ -37,10 +37,12 @@ MOST_CASES = 50
 _TOP = ("experiment", "workload", "case")
 _EXPERIMENT = ("name", "about", "config_env")
 _CASE = ("name", "about", "config_env", "parameters", "workload", "properties")
-_NUMBERS = ("racers", "races", "batch_records", "seed")
-_TIMES = {"run_time": "seconds", "deadline": "deadline_s"}
+_NUMBERS = ("racers", "races", "batch_records", "seed", "qos", "message_bytes", "extra_bytes", "linger")
+_SWITCHES = {"aggregate": "aggregation"}
+_SHARES = ("late_share", "dropout_share", "skew")
+_TIMES = {"run_time": "seconds", "deadline": "deadline_s", "interval": "interval_s"}
 _CHOICES = {"via": ("kinesis", "mqtt"), "partition_key": PARTITION_KEYS, "phase": ("spread", "burst")}
-_WORKLOAD = (*_NUMBERS, *_TIMES, *_CHOICES, "classes")
+_WORKLOAD = (*_NUMBERS, *_SWITCHES, *_SHARES, *_TIMES, *_CHOICES, "classes")
 _MODES = {"StreamMode": ("PROVISIONED", "ON_DEMAND"), "BillingMode": ("PROVISIONED", "PAY_PER_REQUEST")}
 _PROPERTIES = ("ParallelizationFactor", *_MODES)
 _MOST_PARALLEL = 10
@@ -161,7 +163,15 @@ def _workload(given: Mapping[str, Any], base: Workload, head: str) -> Workload:
         if key in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ExperimentError(f"{head}: {key} must be a whole number, not {value!r}")
-            changes[key] = value
+            changes["linger_ms" if key == "linger" else key] = value
+        elif key in _SWITCHES:
+            if not isinstance(value, bool):
+                raise ExperimentError(f"{head}: {key} must be true or false, not {value!r}")
+            changes[_SWITCHES[key]] = value
+        elif key in _SHARES:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ExperimentError(f"{head}: {key} must be a number, not {value!r}")
+            changes[key] = float(value)
         elif key in _TIMES:
             try:
                 changes[_TIMES[key]] = seconds(key, value if isinstance(value, str) else repr(value))

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from consumers.publish import DEFAULT_TOPIC
 from consumers.runtime.actions import Invoke
 from consumers.runtime.batches import Outcome
 from consumers.runtime.windows import OpenWindow
 from simulator.capacity.arrivals import Page
-from simulator.capacity.clock import Clock
+from simulator.capacity.clock import Clock, Process
 from simulator.capacity.delays import Delays
 from simulator.capacity.handlers import FINAL, LIVE, Durations, Final, Handler, Live, ReadOnly
 from simulator.capacity.items import League
+from simulator.capacity.publishing import PUBLISH, Publish
 from simulator.capacity.reading import Reader
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Timeline
@@ -27,12 +29,12 @@ from simulator.deployment import FunctionSpec
 
 __all__ = ["FINAL", "LIVE", "MODELLED", "Durations", "Function", "FunctionTotals"]
 
-MODELLED = (LIVE, FINAL)
+MODELLED = (LIVE, FINAL, PUBLISH)
 
 
 @dataclass(slots=True)
 class FunctionTotals:
-    """What a function did in all; ``duration_s`` is the sum."""
+    """What a function did in all; ``duration_s`` is the sum. ``records`` are those of each of ``durations_s``."""
 
     invocations: int = 0
     errors: int = 0
@@ -40,6 +42,7 @@ class FunctionTotals:
     throttles: int = 0
     duration_s: float = 0.0
     durations_s: list[float] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
 
 
 class Function:
@@ -57,6 +60,7 @@ class Function:
     ) -> None:
         self.spec = spec
         self.totals = FunctionTotals()
+        self.reads_stream = False
         self.delays = Delays(timeline.start)
         self._clock = clock
         self._timeline = timeline
@@ -69,6 +73,9 @@ class Function:
             self._handler = Live(table, league, durations, clock, timeline, rng, self.delays)
         elif table is not None and spec.handler == FINAL:
             self._handler = Final(table, league, durations, clock, rng, self.delays, float(spec.timeout_s))
+        elif spec.handler == PUBLISH:
+            topic = spec.environment.get("RESULTS_TOPIC", DEFAULT_TOPIC)
+            self._handler = Publish(durations, clock, self.delays, timeline, spec.name, topic)
         else:
             self._handler = ReadOnly(durations, clock, self.delays)
 
@@ -89,7 +96,12 @@ class Function:
     # -- invoking --------------------------------------------------------------------------------------
 
     def invoke(self, reader: Reader, action: Invoke, done: Callable[[Outcome], None]) -> None:
-        """Run one invocation; ``done`` gets its outcome when it ends, at once when there is no concurrency left."""
+        """Run one invocation for an event source; see :meth:`run`."""
+        self.run(self._handler.work(reader, action), action.count, reader.mapping.name, done)
+
+    def run(self, work: Process[Outcome], records: int, source: str, done: Callable[[Outcome], None]) -> None:
+        """Run one invocation that does ``work`` with so many records of ``source``; ``done`` gets its outcome when it
+        ends, at once when there is no concurrency left."""
         name, clock, timeline = self.spec.name, self._clock, self._timeline
         reserved = self.spec.reserved_concurrency
         if reserved is not None and self._running >= reserved:
@@ -109,12 +121,13 @@ class Function:
             self._ended.append(clock.now)
             self.totals.duration_s += duration_s
             self.totals.durations_s.append(duration_s)
+            self.totals.records.append(records)
             timeline.peak("duration_s", name, clock.now, duration_s)
             if outcome.function_error is not None:
                 self.totals.errors += 1
                 timeline.add("errors", name, clock.now, 1)
             if outcome.processed:
-                timeline.add("processed", reader.mapping.name, clock.now, outcome.processed)
+                timeline.add("processed", source, clock.now, outcome.processed)
             done(outcome)
 
         def late() -> None:
@@ -123,7 +136,11 @@ class Function:
             timeline.broke("lambda.timeout_seconds", name, self.spec.timeout_s, "s", clock.now)
             ended(Outcome(0, ("Sandbox.Timedout", "Task timed out"), function_error="Unhandled"))
 
-        clock.start(self._handler.work(reader, action), ended, within_s=self.spec.timeout_s, late=late)
+        clock.start(work, ended, within_s=self.spec.timeout_s, late=late)
+
+    def read(self, action: Invoke) -> Process[Outcome]:
+        """What an invocation for a table's stream does."""
+        return self._handler.read(action)
 
     def settle(self, seconds: int) -> None:
         """Tell the timeline how many invocations ran at once in each second: what ends when another begins was over."""
@@ -145,6 +162,7 @@ class Function:
 
     def attach(self, reader: Reader) -> None:
         """``reader`` will invoke it."""
+        self.reads_stream = True
         self._handler.attach(reader)
 
     def needs_from(self, reader: Reader) -> int:
@@ -182,6 +200,7 @@ class Function:
         self.totals.invocations += reads
         self.totals.duration_s += duration_s * reads
         self.totals.durations_s += [duration_s] * reads
+        self.totals.records += [records] * reads
         timeline.add_span("invocations", name, timeline.second(at), reads, 1)
         ends = timeline.second(at + duration_s)
         timeline.peak_span("duration_s", name, ends, reads, duration_s)

@@ -70,6 +70,8 @@ class Handler(Protocol):
 
     def work(self, reader: Reader, action: Invoke) -> Process[Outcome]: ...
 
+    def read(self, action: Invoke) -> Process[Outcome]: ...
+
     def base_s(self, records: int) -> float: ...
 
     def attach(self, reader: Reader) -> None: ...
@@ -126,7 +128,12 @@ class ReadOnly:
                 self._delays.add(run, run.count, self._clock.now)
         if action.is_final:
             self._close(reader, opened)
-        return _complete(action, b"{}")
+        return complete(action, b"{}")
+
+    def read(self, action: Invoke) -> Process[Outcome]:
+        """As :meth:`work`, for a table's stream: none of its records is a message."""
+        yield self.base_s(action.count)
+        return complete(action, b"{}")
 
     def _open(self, reader: Reader, action: Invoke) -> _Opened:
         """The window of this batch, which may be a new one."""
@@ -207,7 +214,7 @@ class Live(ReadOnly):
         if action.window is not None and not action.is_final:
             # A retry of a window's batch gets the state that it came with, so only success adds to it.
             opened.seen += seen
-            return _complete(action, self._state(reader.place, opened))
+            return complete(action, self._state(reader.place, opened))
         for of, count in (opened.seen if action.is_final else seen).items():
             if not (yield from self._merge(reader, of, count)):
                 return Outcome(0, _REFUSED, function_error="Unhandled")
@@ -215,7 +222,7 @@ class Live(ReadOnly):
             self._close(reader, opened)
         for run in runs:
             self._delays.add(run, run.count, self._clock.now)
-        return _complete(action, b"{}")
+        return complete(action, b"{}")
 
     def _state(self, place: int, opened: _Opened) -> bytes:
         racers = sum(self._league.racers_seen(place, of, count) for of, count in opened.seen.items())
@@ -343,7 +350,7 @@ class Final(ReadOnly):
         yield self.base_s(action.count)
         runs = runs_of(action)
         if not any(run.kind.is_final for run in runs):
-            return _complete(action, b"{}")
+            return complete(action, b"{}")
         # The place of each finisher's record in the batch.
         positions: list[int] = []
         finishers: list[Run] = []
@@ -361,7 +368,7 @@ class Final(ReadOnly):
         if done == len(positions):
             memory.races.clear()
             memory.bests.clear()
-            return _complete(action, b"{}")
+            return complete(action, b"{}")
         memory.races = {one - done for one in memory.races if one >= done}
         memory.bests = {one - done for one in memory.bests if one >= done}
         problem = ("Alleycat.PartialBatch", f"{len(positions) - done} finishes are left")
@@ -419,5 +426,6 @@ class Final(ReadOnly):
         return table.put_refused_by_condition(before, after, now)
 
 
-def _complete(action: Invoke, state: bytes) -> Outcome:
+def complete(action: Invoke, state: bytes) -> Outcome:
+    """All of a batch is processed."""
     return Outcome(action.count, state=None if action.window is None else state)

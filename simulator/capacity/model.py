@@ -8,13 +8,14 @@ limit written again. Here the limits are the embedded cloud's own objects, asked
                                                           Arrivals <--'  |
                        Reader --next_action--> ShardSchedule             | admit_read consumers.runtime
                          `--> Function --put, get--> Table --admit_write--> TableCapacity  simulator.cloud.dynamodb
+                                                      `--> TableFeed --> TableReader --> Function
 
-Costs: O(shards) a tick of 20 ms, about a third of a microsecond a record and function (the runtime cuts its batches
-record by record), and O(calls) for the table. Memory is O(racers + what of
-ticks x shards is not read yet).
+Costs: what is the same every second costs nothing (:mod:`simulator.capacity.arrivals`,
+:mod:`simulator.capacity.reading`); what is not, O(shards) numpy a tick of 20 ms, O(runs) an invocation, O(calls) for
+the table. Memory is O(racers + seconds + pages not read yet).
 
-Not modelled, and said so in every plan: functions that are not fed by the telemetry stream, enhanced fan-out, the
-growth of on-demand streams, auto scaling, cold starts.
+Not modelled, and said so in every plan: what functions of others write, the growth of on-demand streams. Not modelled
+at all: cold starts.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from consumers.runtime.event import EventBuilder
 from consumers.store import DEFAULT_TABLE
+from simulator.capacity.aggregating import AggregatingProducer
 from simulator.capacity.arrivals import Arrivals
+from simulator.capacity.catching_up import Levels, drain, tell_backlog
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
+from simulator.capacity.delivering import Delivery, transforms_of
+from simulator.capacity.fan_out import FanOutReader
 from simulator.capacity.functions import Durations, Function
 from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.growth import first_split_s
@@ -37,11 +40,14 @@ from simulator.capacity.items import League
 from simulator.capacity.lanes import Lanes
 from simulator.capacity.prices import PRICES, BillLine, Price, Usage, bill_of
 from simulator.capacity.producing import PutRecordsProducer
-from simulator.capacity.reading import Reader, forgettable
+from simulator.capacity.publishing import Publish
+from simulator.capacity.reading import Reader, ShardReader, forgettable
 from simulator.capacity.rule import RuleProducer
+from simulator.capacity.scaling import Scaling
+from simulator.capacity.table_reading import read_tables
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Broken, Timeline
-from simulator.capacity.workload import START_MS, Riders, Workload
+from simulator.capacity.workload import Riders, Workload
 from simulator.cloud import limits
 from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
@@ -53,8 +59,11 @@ LEAD_S = 1.5
 """The deployment stands so long before the first message."""
 DRAIN_S = 900.0
 """How long after the last message consumers may take before a plan gives up on them."""
-_HOPES_S = 10.0
-"""How often it is asked whether they still can."""
+UNKNOWN = "reads its batches; what it writes is not known to the planner"
+PACKED = (
+    "gets records that hold several messages as they are, for it polls; ours reject these and write nothing, and what "
+    "a function that takes them apart writes is not known to the planner"
+)
 
 
 class PlanError(ValueError):
@@ -84,6 +93,7 @@ class Plan:
     shards: tuple[Shard, ...]
     tables: tuple[Table, ...]
     functions: tuple[Function, ...]
+    deliveries: tuple[Delivery, ...]
     durations: Durations
     usage: Usage
     bill: tuple[BillLine, ...]
@@ -115,20 +125,23 @@ def plan(
     prices: Mapping[str, Price] = PRICES,
     drain_s: float = DRAIN_S,
     jitter_seed: int | None = None,
+    lead_s: float = LEAD_S,
     rests: bool = True,
 ) -> Plan:
     """Run ``workload`` on ``deployment``. The same arguments give the same plan.
 
-    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None. Without ``rests``, no
+    ``jitter_seed`` is of back-offs and of when pollers begin; the workload's own seed when None. ``lead_s`` is
+    how long the deployment stands before the first message, and tables save what they do not use. Without ``rests``, no
     second is skipped (:mod:`simulator.capacity.reading`), which changes nothing but the time it takes.
 
     :raises PlanError: for what the model does not know.
     """
     settings, durations = settings or LimitSettings(), durations or Durations()
     stream = _stream_of(deployment, workload)
-    start = START_MS / 1000
-    now = start - LEAD_S
-    rng = random.Random(workload.seed if jitter_seed is None else jitter_seed)
+    start = workload.start_ms / 1000
+    now = start - lead_s
+    seed = workload.seed if jitter_seed is None else jitter_seed
+    rng = random.Random(seed)
     clock, timeline = Clock(now), Timeline(start)
     ranges = uniform_ranges(
         int(limits.ON_DEMAND_SHARDS) if stream.mode == "ON_DEMAND" else stream.shard_count,
@@ -139,46 +152,58 @@ def plan(
     lanes = Lanes(source.parallelization_factor for _, source in sources)
     arrivals = _arrivals(riders, shards, sources, lanes)
     tables = {table.name: Table(table, settings, timeline, now) for table in deployment.tables}
+    Scaling(deployment, tables, clock, timeline)
     league = League(riders)
     functions: dict[str, Function] = {}
     readers: list[Reader] = []
-    siblings: list[list[Reader]] = [[] for _ in shards]
+    siblings: list[list[ShardReader]] = [[] for _ in shards]
+
+    def function_of(spec: FunctionSpec) -> Function:
+        if spec.name not in functions:
+            table = None if workload.aggregation else tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
+            functions[spec.name] = Function(spec, table, league, durations, clock, timeline, rng)
+        return functions[spec.name]
+
     for spec, source in sources:
-        function = functions.get(spec.name)
-        if function is None:
-            table = tables.get(spec.environment.get("TABLE_NAME", DEFAULT_TABLE))
-            function = Function(spec, table, league, durations, clock, timeline, rng)
-            functions[spec.name] = function
-            if not function.is_modelled:
-                left_out.append(f"{spec.name} reads its batches; what it writes is not known to the planner")
+        is_new, function = spec.name not in functions, function_of(spec)
+        if is_new and not function.is_modelled:
+            left_out.append(f"{spec.name} {PACKED if workload.aggregation else UNKNOWN}")
         mapping = mapping_config(spec, source, source.source_arn)
         for place, shard in enumerate(shards):
-            reader = Reader(
-                clock, mapping, shard, place, arrivals, function, timeline, rng, siblings[place], rests=rests
+            reader = (
+                FanOutReader(clock, mapping, shard, place, arrivals, function, timeline, rng, settings)
+                if source.consumer_name
+                else Reader(
+                    clock, mapping, shard, place, arrivals, function, timeline, rng, siblings[place], rests=rests
+                )
             )
             readers.append(reader)
             # Pollers begin when they begin: their seconds are not aligned.
             clock.at(now + rng.random(), reader.step)
-    producer: Producer = (
-        RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
-        if workload.transport == "mqtt"
-        else PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
-    )
-    levels = _Levels(clock, list(tables.values()))
+    deliveries = [
+        Delivery(one, shards, siblings, arrivals, riders.sizes.message_bytes, by, durations, clock, timeline, rng)
+        for one, by in transforms_of(deployment, stream.name, function_of, left_out)
+    ]
+    producer = _producer(riders, shards, arrivals, timeline, rng, settings, lanes)
+    levels = Levels(clock, list(tables.values()), start)
+    table_readers = read_tables(deployment, tables, function_of, clock, timeline, seed, left_out)
+    pollers = [poller for delivery in deliveries for poller in delivery.pollers]
     for race in range(workload.races):
         # Producers run ahead of consumers, on which nothing that they do depends.
         producer.ride((race + 1) * workload.seconds)
         clock.run_until(arrivals.until_s)
-        arrivals.forget(forgettable(readers, len(shards), arrivals))
+        arrivals.forget(forgettable([*readers, *pollers], len(shards), arrivals))
     producer.finish()
     clock.run_until(arrivals.until_s)
     end = start + workload.total_seconds
-    settled_s, never = _drain(clock, readers, end, drain_s)
+    settled_s, never = drain(clock, readers, table_readers, end, drain_s)
     levels.stop()
     seconds = timeline.second(clock.now) + 1
     for function in functions.values():
         function.settle(seconds)
-    _tell_backlog(timeline, sources, seconds)
+    for one in deliveries:
+        one.finish()
+    tell_backlog(timeline, (source.name for _, source in sources), seconds)
     if stream.mode == "ON_DEMAND":
         split_s = first_split_s(shards, timeline, riders.sizes.record_bytes, seconds)
         if split_s is not None:
@@ -186,7 +211,7 @@ def plan(
                 f"on-demand stream {stream.name} would split a shard {split_s / 60:.0f} minutes after the start and "
                 f"take more from then on; {len(shards)} shards are planned throughout"
             )
-    usage = _usage(workload, riders, producer.ledger, functions.values(), tables.values(), clock.now - now)
+    usage = _usage(workload, riders, producer, functions.values(), tables.values(), deliveries, clock.now - now)
     return Plan(
         deployment=deployment,
         workload=workload,
@@ -197,15 +222,33 @@ def plan(
         seconds=seconds,
         settled_s=settled_s,
         never=never,
-        backlog=sum(reader.backlog for reader in readers),
+        backlog=sum(one.backlog for one in readers) + sum(one.backlog for one in table_readers),
         shards=tuple(shards),
         tables=tuple(tables.values()),
         functions=tuple(functions.values()),
+        deliveries=tuple(deliveries),
         durations=durations,
         usage=usage,
         bill=tuple(bill_of(deployment, usage, prices)),
         not_modelled=tuple(left_out),
     )
+
+
+def _producer(
+    riders: Riders,
+    shards: Sequence[Shard],
+    arrivals: Arrivals,
+    timeline: Timeline,
+    rng: random.Random,
+    settings: LimitSettings,
+    lanes: Lanes,
+) -> Producer:
+    workload = riders.workload
+    if workload.transport == "mqtt":
+        return RuleProducer(riders, shards, arrivals, timeline, rng, settings, lanes)
+    if workload.aggregation:
+        return AggregatingProducer(riders, shards, arrivals, timeline, rng, lanes)
+    return PutRecordsProducer(riders, shards, arrivals, timeline, rng, lanes)
 
 
 def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
@@ -216,11 +259,6 @@ def _stream_of(deployment: Deployment, workload: Workload) -> StreamSpec:
         raise PlanError(
             f"{deployment.path} has no rule that puts messages on stream {stream.name}; add an AWS::IoT::TopicRule "
             "with a Kinesis action, or plan producers that put records themselves"
-        )
-    if workload.transport == "mqtt" and workload.bikers > limits.IOT_PUBLISH_IN.value:
-        raise PlanError(
-            f"{workload.bikers:,} bikers by MQTT send more than IoT Core takes of an account "
-            f"({limits.IOT_PUBLISH_IN.value:,.0f} publishes/s); what it then discards is not planned yet"
         )
     return stream
 
@@ -237,14 +275,12 @@ def _sources(
     found, left_out = [], []
     for function in deployment.functions:
         for source in function.event_sources:
-            if source.kind != "Kinesis" or source.source_name != stream.name:
+            if source.kind == "DynamoDB":
+                continue
+            if source.source_name != stream.name:
                 left_out.append(f"{function.name} is fed by {source.source_name}, not by {stream.name}")
-            elif source.consumer_name:
-                left_out.append(f"{function.name} reads by enhanced fan-out ({source.consumer_name})")
             else:
                 found.append((function, source))
-    if deployment.scaling_policies:
-        left_out.append("auto scaling: capacity stays as provisioned")
     return found, left_out
 
 
@@ -253,95 +289,39 @@ def _arrivals(
 ) -> Arrivals:
     """Its entries of events are made by the runtime's own encoder of a real message."""
     entries = [b"{}", b"{}"]
+    start_s = riders.workload.start_ms / 1000
     if sources:
         function, source = sources[0]
         events = EventBuilder(mapping_config(function, source, source.source_arn), shards[0].shard_id)
-        number = shards[0].sequence_number(0, START_MS)
+        number = shards[0].sequence_number(0, riders.workload.start_ms)
         entries = [
-            events.record(number, str(riders.racer_ids[0]), message, START_MS / 1000).encoded
-            for message in riders.messages
+            events.record(number, str(riders.racer_ids[0]), message, start_s).encoded for message in _entries(riders)
         ]
-    return Arrivals(START_MS / 1000, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
+    return Arrivals(start_s, len(shards), entries[0], entries[1], riders.sizes.record_bytes, lanes.keys)
 
 
-class _Levels:
-    """What tables have saved, told at the end of each second."""
-
-    def __init__(self, clock: Clock, tables: Sequence[Table]) -> None:
-        self._clock = clock
-        self._tables = tables
-        self._next = START_MS / 1000 + 1
-        self._runs = bool(tables)
-        self._plan()
-
-    def _plan(self) -> None:
-        if self._runs:
-            self._clock.at(self._next, self._tell)
-
-    def _tell(self) -> None:
-        for table in self._tables:
-            # It belongs to the second that it ends.
-            table.record_levels(self._clock.now - 1e-3)
-        self._next += 1
-        self._plan()
-
-    def stop(self) -> None:
-        """Nothing more happens."""
-        self._runs = False
-        for table in self._tables:
-            table.record_levels(self._clock.now)
-
-
-def _tell_backlog(timeline: Timeline, sources: Sequence[tuple[FunctionSpec, EventSourceSpec]], seconds: int) -> None:
-    """Records on the stream that an event source has not processed, at the end of each second."""
-    accepted = np.cumsum(timeline.summed("accepted", seconds))
-    for name in {source.name for _, source in sources}:
-        left = accepted - np.cumsum(timeline.series("processed", name, seconds))
-        timeline.set_series("backlog", name, left.tolist())
-
-
-def _drain(clock: Clock, readers: Sequence[Reader], end: float, drain_s: float) -> tuple[float | None, str]:
-    """Run on until consumers have caught up; when that was, from ``end``, to a tenth of a second. Or why they never
-    will, once that is certain."""
-    sent = clock.now
-    give_up = max(sent, end) + drain_s
-    asks_at = sent + _HOPES_S
-    # Who has caught up with all that was sent stays so.
-    left = list(readers)
-    while True:
-        while left and left[-1].schedule.caught_up(sent):
-            left.pop()
-        if not left:
-            return max(0.0, clock.now - end), ""
-        if clock.now >= give_up:
-            return None, ""
-        if clock.now >= asks_at:
-            asks_at = clock.now + _HOPES_S
-            by_function: dict[Function, list[Reader]] = {}
-            for one in left:
-                if not one.schedule.caught_up(sent):
-                    by_function.setdefault(one.function, []).append(one)
-            reasons = {function.why_never(its, give_up) for function, its in by_function.items()}
-            if "" not in reasons:
-                return None, "; ".join(sorted(reasons))
-        # Nothing changes before something that was planned happens.
-        clock.run_until(min(give_up, max(clock.now + 0.1, clock.next_at())))
+def _entries(riders: Riders) -> Sequence[bytes]:
+    """What stands for the data of records: an update and a final, or of packed ones only their size."""
+    sizes = riders.sizes
+    return [b" " * sizes.record_bytes] * 2 if riders.workload.aggregation else riders.messages
 
 
 def _usage(
     workload: Workload,
     riders: Riders,
-    ledger: Ledger,
+    producer: Producer,
     functions: Iterable[Function],
     tables: Iterable[Table],
+    deliveries: Iterable[Delivery],
     seconds: float,
 ) -> Usage:
     by_mqtt = workload.transport == "mqtt"
-    sizes = riders.sizes
+    sizes, ledger, stored = riders.sizes, producer.ledger, producer.stored
     return Usage(
         seconds=seconds,
-        records=ledger.delivered,
-        record_bytes=sizes.record_bytes,
+        records=stored.records,
+        record_bytes=stored.record_bytes,
+        payload_units=stored.payload_units,
         mqtt_messages=ledger.generated if by_mqtt else 0,
         mqtt_message_bytes=sizes.message_bytes if by_mqtt else 0,
         connections=workload.bikers if by_mqtt else 0,
@@ -349,4 +329,9 @@ def _usage(
         duration_s={one.spec.name: one.totals.duration_s for one in functions},
         write_units={one.name: one.write_units for one in tables},
         read_units={one.name: one.read_units for one in tables},
+        published={one.spec.name: one.handler.metered for one in functions if isinstance(one.handler, Publish)},
+        delivered={one.spec.name: one.totals.records for one in deliveries},
+        objects={one.spec.name: one.totals.objects for one in deliveries},
+        wcu_hours={one.name: one.unit_hours("Write", seconds) for one in tables if one.scaled},
+        rcu_hours={one.name: one.unit_hours("Read", seconds) for one in tables if one.scaled},
     )

@@ -42,6 +42,7 @@ def figures(plan: Plan) -> list[Figure]:
         for resource, units in table.provisioned().items():
             found.append(_capacity(plan, resource, "write", units["write"], f"{len(found)}"))
         found.append(_capacity(plan, table.name, "read", table.provisioned()[table.name]["read"], f"{len(found)}"))
+    found.append(_delivered(plan))
     drawn = [one for one in found if one is not None]
     for one in drawn:
         _leave_room(one.drawing)
@@ -194,7 +195,20 @@ def _capacity(plan: Plan, resource: str, direction: str, units: float, number: s
     _style(drawing)
     _line(drawing, series, series.rate(consumed, resource), "consumed", BLUE, row=1)
     if units:
-        _level(drawing, plan, units, f"provisioned, {units:,.0f}/s", row=1)
+        limit = f"provisioned_{direction}_units"
+        if resource in timeline.resources(limit):
+            _line(
+                drawing,
+                series,
+                series.level(limit, resource),
+                "provisioned, scaled",
+                RED,
+                dash="dash",
+                shape="hv",
+                row=1,
+            )
+        else:
+            _level(drawing, plan, units, f"provisioned, {units:,.0f}/s", row=1)
         _line(drawing, series, series.level(f"burst_left_{direction}", resource), "saved for bursts", "#0ca678", row=3)
         drawing.update_yaxes(title_text="units", row=3, col=1)
     _line(drawing, series, series.rate(throttled, resource), "throttled calls", ORANGE, row=2)
@@ -207,6 +221,19 @@ def _capacity(plan: Plan, resource: str, direction: str, units: float, number: s
         "Unused capacity of up to five minutes is saved, and spent above the line." if units else "On-demand: no line."
     )
     return Figure(f"capacity-{number}", what, caption + series.note, drawing)
+
+
+def _delivered(plan: Plan) -> Figure | None:
+    series, drawing = _Series(plan), _drawing("seconds")
+    for colour, delivery in zip(PALETTE, plan.deliveries, strict=False):
+        name = delivery.spec.name
+        if plan.timeline.total("delivered_objects", name):
+            ages = [value if value else None for value in series.peak("delivery_age_s", name)]
+            _line(drawing, series, ages, name, colour, shape="hv")
+    if not drawing.data:
+        return None
+    caption = "How old the oldest record of an object was when it was written. What is left at the end is not drawn."
+    return Figure("delivered", "Data freshness of deliveries", caption + series.note, drawing)
 
 
 # -- drawing -------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ def page(plan: Plan) -> str:
         _section("Second by second", "Point at a line for its values.", *map(_figure, drawn)),
         _shards(told),
         _functions(plan, told),
+        _deliveries(told),
         _tables(told),
         _deployment(told),
     )
@@ -256,6 +257,16 @@ def _functions(plan: Plan, told: dict[str, Any]) -> str:
     head = ("function", *counts, "p50 ms", "p99 ms", "max ms", "age s", "seen within s")
     about = "Seen within: 99 of 100 messages that had their effect, from when they were due."
     return _section("Functions", about, _table(head, rows))
+
+
+def _deliveries(told: dict[str, Any]) -> str:
+    """Nothing where there is no delivery stream."""
+    if not told["deliveries"]:
+        return ""
+    keys = ("records", "failed", "objects", "bytes")
+    rows = [(one["name"], *(f"{one[key]:,}" for key in keys), f"{one['age_s_max']:,.1f}") for one in told["deliveries"]]
+    about = "Failed: the transform failed on them to its last retry. Bytes are before compression."
+    return _section("Deliveries", about, _table(("delivery stream", *keys, "oldest s"), rows))
 
 
 def _tables(told: dict[str, Any]) -> str:

@@ -3,6 +3,9 @@
 Prices are us-east-1, in USD; other regions and contracts differ, so a file can replace any of them
 (:func:`load_prices`). Not on the bill: free tiers, storage, data transfer, and what is charged by the month whatever
 is used. What is charged by the hour is rounded up to whole hours, as a run that is torn down afterwards pays.
+
+DynamoDB charges for units that are provisioned, by the hour, not for those consumed (CAH ``ProvisionedThroughput``).
+An hour in which auto scaling changed them is charged here at the highest level that it saw.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ PAYLOAD_UNIT_BYTES = 25 * 1024
 """A PUT payload unit: each record is charged by these, rounded up (Kinesis pricing page)."""
 IOT_METER_BYTES = 5 * 1024
 """IoT Core meters messages and rules in steps of 5 KB."""
+FIREHOSE_METER_BYTES = 5 * 1024
+"""Data Firehose charges each record in steps of 5 KB (pricing page)."""
 ON_DEMAND_METER_BYTES = 1024
 """An on-demand stream charges each record as whole KB."""
 
@@ -45,6 +50,7 @@ _MILLION = 1e6
 _LIST = "AWS price list"
 _IOT = "IoT Core pricing page"
 _ON_DEMAND = "aws-samples kinesis-optimiser"
+_FIREHOSE = "Data Firehose pricing page; first 500 TB a month"
 _GIVEN = "given by the user"
 
 PRICES: Mapping[str, Price] = MappingProxyType(
@@ -69,6 +75,8 @@ PRICES: Mapping[str, Price] = MappingProxyType(
             Price("iot.message", 1.00, _MILLION, "messages of 5 KB", "2026-09", f"{_IOT}; first 1,000 M a month"),
             Price("iot.connection_minute", 0.08, _MILLION, "connection-minutes", "2026-09", _IOT),
             Price("iot.rule", 0.15, _MILLION, "rules triggered", "2025-01", _IOT),
+            Price("firehose.gb", 0.029, 1, "GB, records in steps of 5 KB", "2024-07", _FIREHOSE),
+            Price("s3.put", 0.005, 1000, "PUT requests", "2024-07", _LIST),
             Price("iot.rule_action", 0.15, _MILLION, "actions run", "2025-01", _IOT),
         )
     }
@@ -117,14 +125,19 @@ def _flat(table: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
 class Usage:
     """What a run used. ``seconds`` is how long the deployment stands.
 
-    ``records`` of ``record_bytes`` each, partition key included, go to the first stream. ``mqtt_messages`` and
-    ``connections`` are of IoT Core. ``invocations`` and ``duration_s`` (the sum of them) are by function name,
+    ``records`` of ``record_bytes`` each, partition key included, go to the first stream; ``payload_units`` of 25 KiB
+    are what they come to when they differ in size, None when they do not. ``mqtt_messages`` and ``connections`` are of
+    IoT Core. ``invocations`` and ``duration_s`` (the sum of them) are by function name,
     ``write_units`` and ``read_units`` by table; the last two are charged where the table is on-demand.
+    ``published`` are messages that functions publish, by function, in IoT Core's steps of 5 KB each.
+    ``delivered`` (records taken from the stream) and ``objects`` (written to the bucket) are by delivery stream.
+    ``wcu_hours`` and ``rcu_hours`` are by table too, with its indexes, where auto scaling changed what it provides.
     """
 
     seconds: float
     records: int = 0
     record_bytes: float = 0.0
+    payload_units: int | None = None
     mqtt_messages: int = 0
     mqtt_message_bytes: float = 0.0
     connections: int = 0
@@ -132,6 +145,11 @@ class Usage:
     duration_s: Mapping[str, float] = field(default_factory=dict)
     write_units: Mapping[str, float] = field(default_factory=dict)
     read_units: Mapping[str, float] = field(default_factory=dict)
+    wcu_hours: Mapping[str, float] = field(default_factory=dict)
+    rcu_hours: Mapping[str, float] = field(default_factory=dict)
+    published: Mapping[str, int] = field(default_factory=dict)
+    delivered: Mapping[str, int] = field(default_factory=dict)
+    objects: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +185,12 @@ def total_usd(bill: list[BillLine]) -> float:
 def bill_of(deployment: Deployment, usage: Usage, prices: Mapping[str, Price] = PRICES) -> list[BillLine]:
     """The bill of ``usage`` on ``deployment``, lines of nothing left out."""
     lines = [*_iot(usage, deployment), *_streams(deployment, usage), *_tables(deployment, usage)]
+    metered = math.ceil(usage.record_bytes / FIREHOSE_METER_BYTES) * FIREHOSE_METER_BYTES
+    for delivery in deployment.delivery_streams:
+        lines += [
+            ("firehose.gb", delivery.name, usage.delivered.get(delivery.name, 0) * metered / 1e9),
+            ("s3.put", delivery.name, usage.objects.get(delivery.name, 0)),
+        ]
     for function in deployment.functions:
         gigabytes = function.memory_mb / 1024
         lines += [
@@ -188,6 +212,8 @@ def _iot(usage: Usage, deployment: Deployment) -> Iterator[_Line]:
     metered = usage.mqtt_messages * max(1, math.ceil(usage.mqtt_message_bytes / IOT_METER_BYTES))
     yield "iot.message", "IoT Core", metered
     yield "iot.connection_minute", "IoT Core", usage.connections * math.ceil(usage.seconds / 60)
+    for function, messages in usage.published.items():
+        yield "iot.message", function, messages
     for rule in deployment.topic_rules:
         yield "iot.rule", rule.name, metered
         yield "iot.rule_action", rule.name, metered * len(rule.payload.get("actions", ()))
@@ -208,7 +234,10 @@ def _streams(deployment: Deployment, usage: Usage) -> Iterator[_Line]:
             yield "kinesis.on_demand.fan_out_gb", stream.name, metered * len(fan_outs)
             continue
         yield "kinesis.shard_hour", stream.name, stream.shard_count * hours
-        yield "kinesis.put_payload_unit", stream.name, records * math.ceil(usage.record_bytes / PAYLOAD_UNIT_BYTES)
+        units = records * math.ceil(usage.record_bytes / PAYLOAD_UNIT_BYTES)
+        if records and usage.payload_units is not None:
+            units = usage.payload_units
+        yield "kinesis.put_payload_unit", stream.name, units
         if stream.retention_hours > 24:
             yield "kinesis.extended_retention_shard_hour", stream.name, stream.shard_count * hours
         for consumer in fan_outs:
@@ -217,9 +246,12 @@ def _streams(deployment: Deployment, usage: Usage) -> Iterator[_Line]:
 
 
 def _pollers(deployment: Deployment, stream: StreamSpec) -> int:
-    """Event sources that read the stream by polling."""
+    """Event sources and delivery streams that read the stream by polling."""
     sources = [source for function in deployment.functions for source in function.event_sources]
-    return sum(one.kind == "Kinesis" and one.source_name == stream.name and not one.consumer_name for one in sources)
+    deliveries = sum(one.stream_name == stream.name for one in deployment.delivery_streams)
+    return deliveries + sum(
+        one.kind == "Kinesis" and one.source_name == stream.name and not one.consumer_name for one in sources
+    )
 
 
 def _tables(deployment: Deployment, usage: Usage) -> Iterator[_Line]:
@@ -230,5 +262,7 @@ def _tables(deployment: Deployment, usage: Usage) -> Iterator[_Line]:
             yield "dynamodb.on_demand.read_unit", table.name, usage.read_units.get(table.name, 0.0)
             continue
         # An LSI has no units of its own: its specification holds 0.
-        yield "dynamodb.wcu_hour", table.name, hours * (table.wcu + sum(index.wcu for index in table.indexes))
-        yield "dynamodb.rcu_hour", table.name, hours * (table.rcu + sum(index.rcu for index in table.indexes))
+        wcu_hours = hours * (table.wcu + sum(index.wcu for index in table.indexes))
+        rcu_hours = hours * (table.rcu + sum(index.rcu for index in table.indexes))
+        yield "dynamodb.wcu_hour", table.name, usage.wcu_hours.get(table.name, wcu_hours)
+        yield "dynamodb.rcu_hour", table.name, usage.rcu_hours.get(table.name, rcu_hours)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from consumers.runtime.actions import Deliver, Finished, Invoke, Poll, Wait
 from consumers.runtime.batches import PAYLOAD_MAX_BYTES, Outcome
@@ -42,6 +42,20 @@ _SHARE_OF_READS = 0.8
 """Readers at rest may use so much of a shard's reads that their order cannot matter."""
 
 
+class ShardReader(Protocol):
+    """Whoever reads shard ``place`` beside others. ``is_behind``: it reads more than a poll a second brings."""
+
+    place: int
+    is_behind: bool
+
+    @property
+    def needs_from(self) -> int:
+        """The first position whose records it may still ask about."""
+
+    def rouse(self) -> None:
+        """Another reader spends the shard's reads: rest no longer."""
+
+
 class Reader:
     """Reads shard ``place`` for ``mapping`` and invokes ``function``, from the first :meth:`step` on. ``siblings`` are
     the readers of the same shard, itself among them; with ``rests`` false every read is a step of its own."""
@@ -56,16 +70,17 @@ class Reader:
         function: Function,
         timeline: Timeline,
         rng: random.Random,
-        siblings: list[Reader],
+        siblings: list[ShardReader],
         *,
         rests: bool = True,
+        settings: RuntimeSettings | None = None,
     ) -> None:
         self.shard = shard
         self.place = place
         self.arrivals = arrivals
         self.mapping = mapping
         self.function = function
-        self.settings = RuntimeSettings()
+        self.settings = settings or RuntimeSettings()
         self.schedule = ShardSchedule(mapping, shard.shard_id, self.settings, clock.now, rng=rng.random)
         self.siblings = siblings
         siblings.append(self)
@@ -94,6 +109,10 @@ class Reader:
     def needs_from(self) -> int:
         """The first position whose records it may still ask about."""
         return min(self.processed, self.function.needs_from(self))
+
+    def caught_up(self, since: float) -> bool:
+        """Whether everything that was in the shard at ``since`` is processed, its windows included."""
+        return self.schedule.caught_up(since)
 
     def step(self) -> None:
         """Do what the schedule says until it waits, or has an invocation out."""
@@ -207,8 +226,9 @@ class Reader:
             end = arrivals.end(place, at)
             tip_seen_at = self._rested(at, 1, end - self._position)
             # The others of this page each read what one second of it brings.
-            page = arrivals.page_at(arrivals.tick_of(at) // TICKS)
-            alike = 0 if page is None else page.until - 1 - arrivals.tick_of(at) // TICKS
+            second = arrivals.tick_of(at) // TICKS
+            page = arrivals.page_at(second) if at >= arrivals.start_s else None
+            alike = 0 if page is None else page.until - 1 - second
             alike = max(0, min(alike, reads - number - 1))
             if alike and page is not None:
                 tip_seen_at = self._rested(at + interval_s, alike, page.column(place).total)
@@ -282,7 +302,7 @@ class Reader:
             self.step()
 
 
-def forgettable(readers: Sequence[Reader], shards: int, arrivals: Arrivals) -> list[int]:
+def forgettable(readers: Sequence[ShardReader], shards: int, arrivals: Arrivals) -> list[int]:
     """By shard, the position before which no reader asks about anything."""
     needed = [arrivals.total(place) for place in range(shards)]
     for reader in readers:

@@ -6,9 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from simulator.capacity.delays import SHARES, slowest_s
+from simulator.capacity.delivering import Delivery
 from simulator.capacity.functions import Function
 from simulator.capacity.model import LEAD_S, Plan
 from simulator.capacity.prices import total_usd
+from simulator.capacity.tables import Table
 from simulator.deployment import to_dict
 
 SCHEMA = 1
@@ -27,6 +29,13 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
             "via": "mqtt" if workload.transport == "mqtt" else "kinesis",
             "partition_key": workload.partition_key,
             "phase": workload.phase,
+            "interval_s": workload.interval_s,
+            "late_share": workload.late_share,
+            "dropout_share": workload.dropout_share,
+            "skew": workload.skew,
+            "qos": workload.qos,
+            "aggregation": workload.aggregation,
+            "linger_ms": workload.lingers_ms,
             "deadline_s": workload.deadline_s,
             "seed": workload.seed,
             "target": "plan",
@@ -49,13 +58,15 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
             "generated": ledger.generated,
             "delivered": ledger.delivered,
             "lost": ledger.lost,
+            "lost_by": dict(ledger.lost_by),
             "throttled": ledger.throttled,
             "retried": ledger.retried,
         },
         "latency_ms": {"accepted": dict(plan.accepted_ms), "visible": _visible(plan)},
         "shards": [_shard(plan, shard.shard_id) for shard in plan.shards],
         "functions": [_function(plan, function) for function in plan.functions],
-        "tables": [one for table in plan.tables for one in _table(plan, table.provisioned())],
+        "deliveries": [_delivery(plan, one) for one in plan.deliveries],
+        "tables": [one for table in plan.tables for one in _table(plan, table)],
         "bill": {
             "total_usd": round(total_usd(list(plan.bill)), 6),
             "seconds": round(plan.usage.seconds, 1),
@@ -96,6 +107,7 @@ def _function(plan: Plan, function: Function) -> dict[str, Any]:
         "errors": totals.errors,
         "timeouts": totals.timeouts,
         "throttles": totals.throttles,
+        "publishes": int(timeline.total("publishes", function.spec.name)),
         "concurrency_max": int(timeline.highest("concurrency", function.spec.name)),
         "seen_ms": dict(function.delays.as_ms()),
         "duration_ms": {
@@ -109,9 +121,22 @@ def _function(plan: Plan, function: Function) -> dict[str, Any]:
     }
 
 
-def _table(plan: Plan, provisioned: Any) -> list[dict[str, Any]]:
+def _delivery(plan: Plan, delivery: Delivery) -> dict[str, Any]:
+    totals = delivery.totals
+    return {
+        "name": delivery.spec.name,
+        "records": totals.records,
+        "failed": totals.failed,
+        "objects": totals.objects,
+        "bytes": totals.nbytes,
+        "age_s_max": round(plan.timeline.highest("delivery_age_s", delivery.spec.name), 1),
+    }
+
+
+def _table(plan: Plan, table: Table) -> list[dict[str, Any]]:
+    """Provisioned units are those that were deployed; ``scaled`` is what auto scaling made of them."""
     timeline, found = plan.timeline, []
-    for resource, units in provisioned.items():
+    for resource, units in table.provisioned().items():
         left = timeline.series("burst_left_write", resource, plan.seconds)
         found.append(
             {
@@ -124,6 +149,7 @@ def _table(plan: Plan, provisioned: Any) -> list[dict[str, Any]]:
                 "provisioned_read_units": units["read"],
                 "consumed_read_units": round(timeline.total("consumed_read_units", resource), 1),
                 "throttled_reads": int(timeline.total("throttled_reads", resource)),
+                "scaled": [one.as_json() for one in table.scaled if one.resource == resource],
             }
         )
     return found

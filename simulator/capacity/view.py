@@ -34,8 +34,10 @@ def render(plan: Plan) -> RenderableType:
     parts.append(_shards(told))
     if plan.functions:
         parts.append(_functions(plan, told))
+    parts += [_delivery(one) for one in told["deliveries"]]
     if plan.tables:
         parts.append(_tables(told))
+        parts += _scaled(plan)
     parts.append(_bill(plan, told))
     assumed = told["assumed_durations"]
     text = "assumed: {invocation_ms:g} ms an invocation, {record_us:g} us a record, {call_ms:g} ms a call of the table"
@@ -126,6 +128,14 @@ def _functions(plan: Plan, told: dict[str, Any]) -> Table:
     return _grid(head, rows)
 
 
+def _delivery(one: dict[str, Any]) -> Text:
+    failed = f", {one['failed']:,} failed in the transform" if one["failed"] else ""
+    return Text(
+        f"{one['name']} delivers {one['records']:,} records in {one['objects']:,} objects, "
+        f"{one['bytes'] / 1e6:,.1f} MB, the oldest {one['age_s_max']:,.0f} s after it came{failed}"
+    )
+
+
 def _tables(told: dict[str, Any]) -> Table:
     rows = [
         (
@@ -139,6 +149,19 @@ def _tables(told: dict[str, Any]) -> Table:
         for one in told["tables"]
     ]
     return _grid(("table", "WCU", "consumed", "peak/s", "throttled", "least saved"), rows)
+
+
+def _scaled(plan: Plan) -> list[Text]:
+    """What auto scaling did, from the first race on."""
+    changes = sorted((one for table in plan.tables for one in table.scaled), key=lambda one: one.at_s)
+    lines = [
+        f"  {clock_text(one.at_s)}: {one.resource} scaled from {one.before:,.0f} to {one.after:,.0f} "
+        f"{one.direction.lower()} units"
+        for one in changes[:_ROWS_SHOWN]
+    ]
+    if len(changes) > _ROWS_SHOWN:
+        lines.append(f"  and {len(changes) - _ROWS_SHOWN:,} changes more")
+    return [Text(line) for line in lines]
 
 
 def _bill(plan: Plan, told: dict[str, Any]) -> Table:

@@ -3,13 +3,10 @@
 Virtual time is cut into *ticks* of the producer's linger (20 ms): what falls due within a tick is sent together at its
 end, as :class:`producers.KinesisProducer` does. What a biker does never depends on the answer, so one pass over the
 racers (their phase, the MD5 of their key) says what every second of a race offers; numpy does the counting.
-
-Not modelled: bikers who join late or drop out, and aggregation by the Kinesis Producer Library.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +17,17 @@ import numpy as np
 
 from consumers.store import results_text
 from simulator import peloton
-from simulator.capacity.arrivals import LINGER_MS, TICKS, Indices
+from simulator.capacity.arrivals import LINGER_MS, Indices
+from simulator.capacity.attendance import Attendance
+from simulator.capacity.keys import Keys, places_of, words_of, words_of_numbers, zipf_ranks
+from simulator.capacity.packing import BUFFERED_MS, Packing
 from simulator.race import FIRST_RACER_ID, MAX_RACERS, MAX_SECONDS, Race, RaceCalendar, plan_race
 
 Transport = Literal["putrecords", "mqtt"]
 START_MS = 1_700_000_000_000 // 300_000 * 300_000
 """When the first race of a plan starts: the digits of times and race ids are those of today's."""
+MESSAGE_MAX_BYTES = 100_000
+"""Of what a biker sends; IoT Core takes 128 KiB, a shard a MiB with the partition key."""
 _SAMPLE_RACERS, _SAMPLE_SECONDS = 200, 60
 KEYS_OF_RACERS = ("racer", "race", "class")
 """Partition keys that a biker keeps for a whole race; the others change with every message."""
@@ -34,10 +36,17 @@ PARTITION_KEYS = (*KEYS_OF_RACERS, "random", "timestamp")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """``racers`` in each of ``classes`` ride at once, one message a second each; ``races`` follow one another.
+    """``racers`` in each of ``classes`` ride at once; each sends every ``interval_s``, and in a race's last second.
+    ``races`` follow one another. ``late_share`` of them join late, ``dropout_share`` leave early (see
+    :class:`simulator.capacity.attendance.Attendance`).
 
-    ``phase``: ``spread`` over each second, or all at its beginning (``burst``). ``deadline_s`` is when the producer
-    gives a message up. With ``mqtt``, a rule puts each message on the stream by a PutRecord of its own.
+    ``phase``: ``spread`` over each second, or all at its beginning (``burst``). ``skew`` makes keys of racers unequal:
+    the key of rank ``k`` has a share of the bikers proportional to ``1 / k ** skew``, 0 one each. ``linger_ms`` is how
+    long the producer waits for company for a call (:attr:`lingers_ms` when None), ``deadline_s`` when it gives a
+    message up. ``aggregation`` packs messages into records as the Kinesis Producer Library does. With ``mqtt``, a rule
+    puts each message on the stream by a PutRecord of its own, and ``qos`` is that of the bikes. ``message_bytes`` are
+    the mean of messages instead of what the encoder makes, ``extra_bytes`` come on top of either. ``start_ms`` is when
+    the first race starts (ms since the epoch): windows are aligned to the epoch.
 
     :raises ValueError: one sentence on the first value that cannot be.
     """
@@ -46,28 +55,56 @@ class Workload:
     seconds: int = 300
     races: int = 1
     classes: tuple[int, ...] = (1,)
+    interval_s: int = 1
+    late_share: float = 0.0
+    dropout_share: float = 0.0
     partition_key: str = "racer"
+    skew: float = 0.0
     transport: Transport = "putrecords"
+    qos: int = 1
     phase: Literal["spread", "burst"] = "spread"
     batch_records: int = 500
+    aggregation: bool = False
+    linger_ms: int | None = None
     deadline_s: float = 300.0
+    message_bytes: int | None = None
+    extra_bytes: int = 0
     seed: int = 7
+    start_ms: int = START_MS
 
     def __post_init__(self) -> None:
         ranges = (
             ("racers", self.racers, 1, MAX_RACERS),
             ("seconds", self.seconds, 1, MAX_SECONDS),
             ("races", self.races, 1, 10_000),
+            ("interval_s", self.interval_s, 1, 3600),
+            ("late_share", self.late_share, 0, 1),
+            ("dropout_share", self.dropout_share, 0, 1),
+            ("qos", self.qos, 0, 1),
             ("batch_records", self.batch_records, 1, 500),
+            ("linger_ms", self.lingers_ms, LINGER_MS, 1000),
+            ("message_bytes", 1 if self.message_bytes is None else self.message_bytes, 1, MESSAGE_MAX_BYTES),
+            ("extra_bytes", self.extra_bytes, 0, MESSAGE_MAX_BYTES),
             ("seed", self.seed, 0, 2**64 - 1),
+            ("start_ms", self.start_ms, 0, 2**53),
         )
         for name, value, low, high in ranges:
             if not low <= value <= high:
                 raise ValueError(f"{name} must be from {low:,} to {high:,}, not {value:,}")
         if not self.classes or len(set(self.classes)) < len(self.classes) or not set(self.classes) <= {*range(1, 7)}:
             raise ValueError(f"classes must be different numbers from 1 to 6, not {self.classes}")
+        if self.skew and not 0.1 <= self.skew <= 5:
+            raise ValueError(f"skew must be 0 or from 0.1 to 5, not {self.skew}")
+        if self.skew and self.partition_key != "racer":
+            raise ValueError(f"skew is of keys of racers, and partition_key is {self.partition_key!r}")
+        if self.lingers_ms % LINGER_MS:
+            raise ValueError(f"linger_ms must be a multiple of {LINGER_MS}, not {self.linger_ms}")
+        if self.transport == "mqtt" and (self.lingers_ms != LINGER_MS or self.aggregation):
+            raise ValueError("linger_ms and aggregation are of producers that put records; a rule puts each by itself")
         if not 0 < self.deadline_s < math.inf:
             raise ValueError(f"deadline_s must be more than 0 s, not {self.deadline_s}")
+        if self.deadline_s * 1000 <= self.lingers_ms:
+            raise ValueError(f"deadline_s must be more than the {self.lingers_ms} ms that a message lingers")
         for name, text, allowed in (
             ("partition_key", self.partition_key, PARTITION_KEYS),
             ("transport", self.transport, ("putrecords", "mqtt")),
@@ -75,6 +112,11 @@ class Workload:
         ):
             if text not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {text!r}")
+
+    @property
+    def lingers_ms(self) -> int:
+        """What was asked for; else KinesisProducer's linger, or with ``aggregation`` the KPL's."""
+        return self.linger_ms or (BUFFERED_MS if self.aggregation else LINGER_MS)
 
     @property
     def bikers(self) -> int:
@@ -87,15 +129,21 @@ class Workload:
 
     @property
     def messages(self) -> int:
-        return self.bikers * self.total_seconds
+        """How many there are when everybody rides from start to end."""
+        step, last = self.interval_s, self.seconds - 1
+        whole, rest = divmod(self.racers, step)
+        # Of each second but the last; of every interval, the first ``rest`` seconds have one biker more.
+        before = last // step * self.racers + last % step * whole + min(last % step, rest)
+        return (before + self.racers) * len(self.classes) * self.races
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Means, from messages and results that the real encoders made. ``record_bytes`` has the partition key in it;
-    ``result_bytes`` is what a racer adds to a results item."""
+    """Means, from messages and results that the real encoders made. ``record_bytes`` is that of a Kinesis record with
+    its partition key; ``result_bytes`` is what a racer adds to a results item."""
 
     message_bytes: int
+    key_bytes: int
     record_bytes: int
     result_bytes: float
 
@@ -107,10 +155,10 @@ class Riders:
     def __init__(self, workload: Workload, shard_starts: Sequence[int]) -> None:
         self.workload = workload
         self.shard_count = len(shard_starts)
-        self._starts = list(shard_starts)
-        self.calendar = RaceCalendar(START_MS, workload.seconds)
-        count = len(workload.classes)
-        self.class_place = np.repeat(np.arange(count), workload.racers)
+        self.starts = list(shard_starts)
+        self.calendar = RaceCalendar(workload.start_ms, workload.seconds)
+        self.attendance = Attendance(workload)
+        self.class_place = np.repeat(np.arange(len(workload.classes)), workload.racers)
         self.racer_ids = np.arange(FIRST_RACER_ID, FIRST_RACER_ID + workload.bikers, dtype=np.int64)
 
     @cached_property
@@ -118,26 +166,53 @@ class Riders:
         """Of the messages and outputs of some bikers."""
         race = self._sample
         messages = [len(one) for second in {1, race.seconds} for one in race.messages(second)]
-        message_bytes = round(sum(messages) / len(messages))
+        message_bytes = self.workload.message_bytes or round(sum(messages) / len(messages))
+        message_bytes += self.workload.extra_bytes
         best = dict(zip(race.racer_ids.tolist(), race.truth.best_hundredths.tolist(), strict=True))
         # Ids grow longer with the field; the mean is over ids from all of it.
         ids = np.linspace(self.racer_ids[0], self.racer_ids[-1], len(best)).astype(np.int64).tolist()
         ids = sorted(set(ids))
         outputs = list(best.values())
         text = results_text({racer: outputs[place % len(outputs)] for place, racer in enumerate(ids)})
-        return Sizes(message_bytes, message_bytes + self._key_bytes(ids), (len(text) - 1) / len(ids))
+        key_bytes, result_bytes = self._key_bytes(ids), (len(text) - 1) / len(ids)
+        return Sizes(message_bytes, key_bytes, self._record_bytes(message_bytes, key_bytes), result_bytes)
+
+    @cached_property
+    def packing(self) -> Packing:
+        """How messages are packed, with ``aggregation``."""
+        return self._packing(self.sizes.message_bytes, self.sizes.key_bytes)
+
+    def _packing(self, message_bytes: int, key_bytes: int) -> Packing:
+        return Packing(message_bytes, key_bytes, one_key=self.workload.partition_key in ("race", "class", "timestamp"))
+
+    def _record_bytes(self, message_bytes: int, key_bytes: int) -> int:
+        """The mean; of packed ones in a second of the first race."""
+        if not self.workload.aggregation:
+            return message_bytes + key_bytes
+        shards = self.shards_of_race(0)
+        if shards is None:
+            shards = np.arange(self.workload.bikers) % self.shard_count
+        times = self.phases_ms(0) // self.workload.lingers_ms
+        counts = np.bincount(times * self.shard_count + shards)
+        counts = -(-counts // self.workload.interval_s)
+        packing = self._packing(message_bytes, key_bytes)
+        return round(int(packing.nbytes(counts).sum()) / int(packing.records(counts).sum()))
 
     @property
     def messages(self) -> tuple[bytes, bytes]:
-        """A biker's message of a race's first second, and of its last."""
-        race = self._sample
-        return race.messages(1)[0], race.messages(race.seconds)[0]
+        """A biker's message of a race's first second, and of its last; padded or cut to the size of all where the
+        encoder's is not wanted."""
+        race, size = self._sample, self.sizes.message_bytes
+        first, last = race.messages(1)[0], race.messages(race.seconds)[0]
+        if self.workload.message_bytes is None and not self.workload.extra_bytes:
+            return first, last
+        return first[:size].ljust(size), last[:size].ljust(size)
 
     @cached_property
     def _sample(self) -> Race:
         workload = self.workload
         return plan_race(
-            start_ms=START_MS,
+            start_ms=workload.start_ms,
             racers=min(workload.racers, _SAMPLE_RACERS),
             seconds=min(workload.seconds, _SAMPLE_SECONDS),
             class_id=workload.classes[0],
@@ -174,84 +249,42 @@ class Riders:
 
     # -- where -----------------------------------------------------------------------------------------
 
+    def keys_of_race(self, race_index: int) -> Keys | None:
+        """Everybody's partition keys in that race; None when they change with every message."""
+        workload = self.workload
+        match workload.partition_key:
+            case "racer":
+                ranks = zipf_ranks(workload.bikers, workload.skew) if workload.skew else None
+                return Keys(words_of_numbers(FIRST_RACER_ID, workload.bikers), ranks)
+            case "race":
+                words = words_of([str(self.calendar.race_id(race_index))])
+                return Keys(words, np.zeros(workload.bikers, np.int64))
+            case "class":
+                return Keys(words_of([str(one) for one in workload.classes]), self.class_place)
+        return None
+
     def shards_of_race(self, race_index: int) -> Indices | None:
         """The shard (place among the open ones) that each biker's messages go to in that race; None when it changes
         with every message."""
-        match self.workload.partition_key:
-            case "racer":
-                return self._shards_by_racer
-            case "race":
-                shard = self._shards_of([str(self.calendar.race_id(race_index))])[0]
-                return np.full(self.workload.bikers, shard)
-            case "class":
-                return self._shards_of([str(one) for one in self.workload.classes])[self.class_place]
-        return None
+        if self.workload.partition_key == "racer":
+            return self._shards_by_racer
+        keys = self.keys_of_race(race_index)
+        return None if keys is None else keys.shards(self.starts)
 
     @cached_property
     def _shards_by_racer(self) -> Indices:
-        return self._shards_of([str(racer) for racer in self.racer_ids.tolist()])
+        keys = self.keys_of_race(0)
+        assert keys is not None
+        return keys.shards(self.starts)
 
     def shards_by_time(self, due_ms: Indices) -> Indices:
         """The shards of messages whose partition key is their time, ms since the epoch."""
-        times, places = np.unique(due_ms, return_inverse=True)
-        return self._shards_of([str(one) for one in times.tolist()])[places]
-
-    def _shards_of(self, keys: Sequence[str]) -> Indices:
-        """As :meth:`simulator.cloud.stream.Stream.owner` has it, for many keys at once: hash keys are compared by
-        their upper 64 bits, and by the lower ones where those are equal."""
-        digests = b"".join([hashlib.md5(key.encode(), usedforsecurity=False).digest() for key in keys])
-        words = np.frombuffer(digests, ">u8").reshape(-1, 2)
-        upper = words[:, 0].astype(np.uint64)
-        starts = np.array([start >> 64 for start in self._starts], np.uint64)
-        places = np.searchsorted(starts, upper, side="right").astype(np.int64) - 1
-        for index in np.flatnonzero(upper == starts[places]).tolist():
-            if int(words[index, 1]) < self._starts[places[index]] & (2**64 - 1):
-                places[index] -= 1
-        return places
-
-
-TickCount = tuple[int, int, list[tuple[int, int]]]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class RaceOffer:
-    """What every second of one race offers. Bikers who send in tick ``k`` of a second are
-    ``order[bounds[k]:bounds[k + 1]]``; ``counts[k]`` has them as (shard, count, [(class, count), ...]), those of nobody
-    left out, None where the partition key changes with every message."""
-
-    index: int
-    phases_ms: Indices
-    ticks: Indices
-    order: Indices
-    bounds: list[int]
-    shards: Indices | None
-    counts: list[list[TickCount]] | None
-
-    def senders(self, tick: int) -> Indices:
-        """Who sends in that tick of a second."""
-        return self.order[self.bounds[tick] : self.bounds[tick + 1]]
-
-
-def offer_of(riders: Riders, race_index: int) -> RaceOffer:
-    """The offer of that race: O(racers)."""
-    phases_ms = riders.phases_ms(race_index)
-    ticks = phases_ms // LINGER_MS
-    order = np.argsort(phases_ms, kind="stable")
-    bounds = np.searchsorted(ticks[order], np.arange(TICKS + 1)).tolist()
-    shards = riders.shards_of_race(race_index)
-    counts = None
-    if shards is not None:
-        shape = (TICKS, riders.shard_count, len(riders.workload.classes))
-        flat = (ticks * shape[1] + shards) * shape[2] + riders.class_place
-        counts = _tick_counts(np.bincount(flat, minlength=math.prod(shape)).reshape(shape))
-    return RaceOffer(race_index, phases_ms, ticks, order, bounds, shards, counts)
-
-
-def _tick_counts(counts: Indices) -> list[list[TickCount]]:
-    """``counts`` by tick, shard and class, without the zeros."""
-    found: list[list[TickCount]] = [[] for _ in range(len(counts))]
-    totals = counts.sum(axis=2)
-    for tick, place in np.argwhere(totals).tolist():
-        by_class = [(index, count) for index, count in enumerate(counts[tick, place].tolist()) if count]
-        found[tick].append((place, int(totals[tick, place]), by_class))
-    return found
+        if not len(due_ms):
+            return due_ms
+        first, last = int(due_ms.min()), int(due_ms.max())
+        if last - first < 2 * len(due_ms) + 2000:
+            # Fewer times than messages, or few of them.
+            times = range(first, last + 1)
+            return places_of(words_of([str(one) for one in times]), self.starts)[due_ms - first]
+        distinct, which = np.unique(due_ms, return_inverse=True)
+        return places_of(words_of([str(one) for one in distinct.tolist()]), self.starts)[which]

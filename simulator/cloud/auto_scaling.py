@@ -17,9 +17,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from simulator.cloud import limits
 from simulator.cloud.dynamodb import Direction
+from simulator.cloud.dynamodb_costs import TableSpec, Throughput
 from simulator.cloud.metrics import Dimensions, Metrics
 
 PERIOD_S = 60
@@ -52,6 +54,25 @@ class ScalingPolicy:
         """CloudWatch's, of the resource."""
         table = (("TableName", self.table),)
         return table if self.index is None else (*table, ("GlobalSecondaryIndexName", self.index))
+
+    def throughput(self, spec: TableSpec) -> Throughput | None:
+        """Of the table or index that it scales; None when there is none, or it is on-demand."""
+        indexes = {index.name: index.throughput for index in spec.global_indexes}
+        found = spec.throughput if self.index is None else indexes.get(self.index)
+        return None if found is None or found.is_on_demand else found
+
+    def units(self, throughput: Throughput) -> float:
+        """Those of ``throughput`` that it scales."""
+        return throughput.read_units if self.direction == "Read" else throughput.write_units
+
+    def update_table(self, throughput: Throughput, units: int) -> dict[str, Any]:
+        """The request of UpdateTable that makes ``units`` of its own, and keeps the others."""
+        wanted = {"ReadCapacityUnits": int(throughput.read_units), "WriteCapacityUnits": int(throughput.write_units)}
+        wanted[f"{self.direction}CapacityUnits"] = units
+        if self.index is None:
+            return {"TableName": self.table, "ProvisionedThroughput": wanted}
+        update = {"IndexName": self.index, "ProvisionedThroughput": wanted}
+        return {"TableName": self.table, "GlobalSecondaryIndexUpdates": [{"Update": update}]}
 
 
 class Tracker:

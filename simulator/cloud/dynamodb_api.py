@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -34,7 +33,7 @@ from simulator.cloud.dynamodb_answers import (
     with_capacity,
 )
 from simulator.cloud.dynamodb_batches import Batches
-from simulator.cloud.dynamodb_costs import Cost, TableSpec, failed_condition_cost, write_cost
+from simulator.cloud.dynamodb_costs import Cost, TableSpec, Throughput, failed_condition_cost, write_cost
 from simulator.cloud.dynamodb_item_rules import check_key, check_size, check_values
 from simulator.cloud.dynamodb_partitions import Touches
 from simulator.cloud.dynamodb_placement import item_touches, query_touches, write_touches
@@ -126,32 +125,21 @@ class DynamoDBApi:
 
     def provisioned(self, policy: ScalingPolicy) -> float | None:
         """The units that auto scaling would change; None when there are none to change."""
-        with self._lock:
-            described = self._store.describe_table(policy.table, policy.region)
-        if described is None:
-            return None
-        spec = TableSpec.from_description(described)
-        found = {index.name: index.throughput for index in spec.global_indexes}.get(policy.index or "")
-        throughput = spec.throughput if policy.index is None else found
-        if throughput is None or throughput.is_on_demand:
-            return None
-        return throughput.read_units if policy.direction == "Read" else throughput.write_units
+        throughput = self._throughput(policy)
+        return None if throughput is None else policy.units(throughput)
 
     def scale(self, policy: ScalingPolicy, units: int) -> bool:
         """UpdateTable to ``units``, as auto scaling calls it; False when it was refused (decreases are limited)."""
-        other = replace(policy, direction="Write" if policy.direction == "Read" else "Read")
-        kept = self.provisioned(other)
-        if kept is None:
+        throughput = self._throughput(policy)
+        if throughput is None:
             return False
-        throughput = {
-            f"{policy.direction}CapacityUnits": units,
-            f"{other.direction}CapacityUnits": int(kept),
-        }
-        request: dict[str, Any] = {"TableName": policy.table, "ProvisionedThroughput": throughput}
-        if policy.index is not None:
-            update = {"IndexName": policy.index, "ProvisionedThroughput": throughput}
-            request = {"TableName": policy.table, "GlobalSecondaryIndexUpdates": [{"Update": update}]}
+        request = policy.update_table(throughput, units)
         return self.handle("UpdateTable", orjson.dumps(request), policy.region).status == 200
+
+    def _throughput(self, policy: ScalingPolicy) -> Throughput | None:
+        with self._lock:
+            described = self._store.describe_table(policy.table, policy.region)
+        return None if described is None else policy.throughput(TableSpec.from_description(described))
 
     # -- tables ----------------------------------------------------------------------------------------
 

@@ -38,6 +38,35 @@ class Event(NamedTuple):
     ended: bool
 
 
+class Pace:
+    """When a subscription may push its next event: 2 MiB/s, and events some time apart."""
+
+    def __init__(self, now: float, settings: LimitSettings) -> None:
+        rate = limits.FAN_OUT_BYTES.value
+        self._bytes = TokenBucket(rate, rate, now)
+        self._settings = settings
+        # The first event is due at once, also when there is nothing to read.
+        self._heard_at = now - HEARTBEAT_S
+
+    def next_at(self, now: float) -> float:
+        """From when on records may be pushed; ``now`` when they may."""
+        if not self._settings.enforced:
+            self._bytes.tokens = self._bytes.capacity
+        if self._bytes.refill(now) <= 0:
+            return now - self._bytes.tokens / self._bytes.rate + 0.001
+        return max(now, self._heard_at + PUSH_INTERVAL_S)
+
+    @property
+    def heartbeat_at(self) -> float:
+        """When an event is due without any."""
+        return self._heard_at + HEARTBEAT_S
+
+    def pushed(self, nbytes: int, now: float) -> None:
+        """An event was, with so many bytes of records."""
+        self._bytes.tokens -= nbytes
+        self._heard_at = now
+
+
 class Subscription:
     """One consumer's SubscribeToShard of one shard."""
 
@@ -46,11 +75,7 @@ class Subscription:
         self.position = position
         self.started_at = now
         self.replaced = self.cancelled = False
-        rate = limits.FAN_OUT_BYTES.value
-        self._bytes = TokenBucket(rate, rate, now)
-        self._settings = settings
-        # The first event is due at once, also when there is nothing to read.
-        self._heard_at = now - HEARTBEAT_S
+        self._pace = Pace(now, settings)
         self.wake: Callable[[], object] = lambda: None
 
     @property
@@ -76,22 +101,18 @@ class Subscription:
 
         ``horizon`` is the oldest position that retention leaves.
         """
-        if not self._settings.enforced:
-            self._bytes.tokens = self._bytes.capacity
-        if self._bytes.refill(now) <= 0:
-            return min(self.ends_at, now - self._bytes.tokens / self._bytes.rate + 0.001)
-        if now < self._heard_at + PUSH_INTERVAL_S:
-            return min(self.ends_at, self._heard_at + PUSH_INTERVAL_S)
+        next_at = self._pace.next_at(now)
+        if now < next_at:
+            return min(self.ends_at, next_at)
         log = self.shard.log
         start = max(self.position, horizon)
         records = list(log.read(start, int(limits.GET_RECORDS_MAX_RECORDS), EVENT_MAX_BYTES))
         end = start + len(records)
         ended = not self.shard.is_open and end >= log.end
-        if not records and not ended and now < self._heard_at + HEARTBEAT_S:
-            return min(self.ends_at, self._heard_at + HEARTBEAT_S)
-        self._bytes.tokens -= sum(len(record.data) + key_bytes(record.partition_key) for record in records)
+        if not records and not ended and now < self._pace.heartbeat_at:
+            return min(self.ends_at, self._pace.heartbeat_at)
+        self._pace.pushed(sum(len(record.data) + key_bytes(record.partition_key) for record in records), now)
         self.position = end
-        self._heard_at = now
         return Event(records, end, self.shard.millis_behind(end, now), ended)
 
 

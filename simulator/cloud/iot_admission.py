@@ -34,6 +34,13 @@ class AccountRates:
         """Spend one; True whenever limits are off."""
         return bucket.take(1.0, now) or not self._settings.enforced
 
+    def take_many(self, bucket: TokenBucket, count: int, now: float) -> int:
+        """As :meth:`take` for ``count`` at one moment; returns how many may. O(1)."""
+        available = int(bucket.refill(now) + limits.EPSILON)
+        taken = min(count, available)
+        bucket.tokens -= taken
+        return taken if self._settings.enforced else count
+
     def client_may_connect(self, client_id: str, now: float) -> bool:
         """One connect a second a client id. A refused attempt does not push the next chance away."""
         return self._clients.take(client_id, now) or not self._settings.enforced

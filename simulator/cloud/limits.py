@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -250,6 +251,13 @@ def with_settings(given: Sequence[str], settings: LimitSettings | None = None) -
             raise ValueError(f"{text!r}: {name} is a number of 0 or more")
         settings = replace(settings, **{name: number})  # type: ignore[arg-type]
     return settings
+
+
+def changed_settings(settings: LimitSettings) -> dict[str, Any]:
+    """What in ``settings`` is not as it is by itself, by name."""
+    plain = LimitSettings()
+    found = {one.name: getattr(settings, one.name) for one in fields(settings)}
+    return {name: value for name, value in found.items() if value != getattr(plain, name)}
 
 
 class TokenBucket:

@@ -28,4 +28,6 @@ class TemplateError(DeploymentError):
         self.line = line
         self.advice = advice
         where = f"{file}:{line}" if line else str(file)
-        super().__init__(f"{where}: {message}{f'; {advice}' if advice else ''}")
+        # A template's own text may have line breaks; an error is one line.
+        told = " ".join(f"{message}{f'; {advice}' if advice else ''}".split())
+        super().__init__(f"{where}: {told}")

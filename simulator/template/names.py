@@ -19,6 +19,7 @@ from simulator.template.nodes import MapNode
 from simulator.template.support import (
     BUCKET,
     CONSUMER,
+    DELIVERY_STREAM,
     FUNCTION,
     MAPPING,
     QUEUE,
@@ -44,6 +45,7 @@ _RULES: Final[Mapping[str, tuple[str, str]]] = {
     QUEUE: ("QueueName", r"[a-zA-Z0-9_-]{1,80}"),
     TOPIC: ("TopicName", r"[a-zA-Z0-9_-]{1,256}"),
     TOPIC_RULE: ("RuleName", r"[a-zA-Z0-9_]{1,128}"),
+    DELIVERY_STREAM: ("DeliveryStreamName", r"[a-zA-Z0-9_.-]{1,64}"),
 }
 # Resources that SAM adds to a template, and that other parts of it may therefore refer to.
 _SAM_ADDS = re.compile(r"Serverless(Rest|Http)Api([A-Z]\w*)?")
@@ -216,6 +218,7 @@ class Names:
             QUEUE: f"arn:{partition}:sqs:{where}:{name}",
             TOPIC: f"arn:{partition}:sns:{where}:{name}",
             TOPIC_RULE: f"arn:{partition}:iot:{where}:rule/{name}",
+            DELIVERY_STREAM: f"arn:{partition}:firehose:{where}:deliverystream/{name}",
         }.get(kind, f"arn:{partition}:lambda:{where}:function:{name}")
 
     def _added_by_sam(self, logical_id: str) -> bool:

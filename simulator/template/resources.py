@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.template import event_sources, functions, iot, scaling, stores
+from simulator.template import delivery, event_sources, functions, iot, scaling, stores
 from simulator.template.context import Context
 from simulator.template.errors import TemplateError
 from simulator.template.intrinsics import NO_VALUE, Resolver, is_intrinsic
@@ -20,6 +20,7 @@ from simulator.template.specs import Deployment, EventSourceSpec, FunctionSpec, 
 from simulator.template.support import (
     BUCKET,
     CONSUMER,
+    DELIVERY_STREAM,
     FUNCTION,
     MAPPING,
     QUEUE,
@@ -179,6 +180,7 @@ class _Builder:
             (*made[QUEUE],),
             (*made[TOPIC],),
             (*made[TOPIC_RULE],),
+            (*made[DELIVERY_STREAM],),
         )
         return Deployment(
             path=self.path,
@@ -197,6 +199,7 @@ class _Builder:
             consumers=tuple(made[CONSUMER]),
             scalable_targets=tuple(made[SCALABLE_TARGET]),
             scaling_policies=tuple(made[SCALING_POLICY]),
+            delivery_streams=tuple(made[DELIVERY_STREAM]),
             ignored=tuple(sorted(self.context.ignored, key=_line)),
             outputs=self._outputs(),
             stack_name=self.place.stack_name,
@@ -237,6 +240,8 @@ class _Builder:
         elif kind == MAPPING:
             if found := event_sources.mapping(logical_id, self.context.take(logical_id, kind, raw), self.context):
                 self.mappings.append(found)
+        elif kind == DELIVERY_STREAM:
+            self.made[kind].append(delivery.delivery_stream(logical_id, raw, self.context))
         else:
             properties = self.context.take(logical_id, kind, raw)
             self.made[kind].append(_STORES[kind](logical_id, properties, self.names))
@@ -326,6 +331,11 @@ class _Builder:
                     self.resources.line_of(consumer.logical_id),
                     "declare the stream and use !GetAtt STREAM.Arn",
                 )
+        for one in self.made[DELIVERY_STREAM]:
+            known = {*streams, one.stream_arn} if self.outside_streams else streams
+            if problem := delivery.missing(one, known, [function.arn for function in built]):
+                line = self.resources.line_of(one.logical_id)
+                raise self.error(f"{one.logical_id}: {problem}", line, "declare it and use !GetAtt NAME.Arn")
         for function in built:
             arns = [source.source_arn for source in function.event_sources]
             line = self.resources.line_of(function.logical_id)

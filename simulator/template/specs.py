@@ -261,6 +261,43 @@ class TopicRuleSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TransformSpec:
+    """The function that a delivery stream invokes with what it read, and how much it gathers for a call of it."""
+
+    function_arn: str
+    buffer_mb: float = 1.0
+    buffer_s: int = 60
+    retries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryStreamSpec:
+    """A stream of Amazon Data Firehose from a Kinesis stream to a bucket. It writes an object when ``buffer_mb`` are
+    there, before compression, or ``buffer_s`` have passed since the first record of it."""
+
+    logical_id: str
+    name: str
+    arn: str
+    stream_arn: str
+    bucket_arn: str
+    buffer_mb: int = 5
+    buffer_s: int = 300
+    prefix: str = ""
+    error_prefix: str = ""
+    compression: str = "UNCOMPRESSED"
+    transform: TransformSpec | None = None
+
+    @property
+    def stream_name(self) -> str:
+        """Of the Kinesis stream that it reads."""
+        return self.stream_arn.rpartition("/")[2]
+
+    @property
+    def bucket_name(self) -> str:
+        return self.bucket_arn.rpartition(":")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """Something of the template that has no effect here, and why.
 
@@ -303,6 +340,7 @@ class Deployment:
     consumers: tuple[ConsumerSpec, ...] = ()
     scalable_targets: tuple[ScalableTargetSpec, ...] = ()
     scaling_policies: tuple[ScalingPolicySpec, ...] = ()
+    delivery_streams: tuple[DeliveryStreamSpec, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     outputs: Mapping[str, Any] = field(default_factory=dict)
     stack_name: str = "alleycat"
@@ -311,3 +349,12 @@ class Deployment:
     def shown_parameters(self) -> dict[str, Any]:
         """The parameters as they may be printed: ``****`` for those that are NoEcho."""
         return {name: "****" if name in self.no_echo else value for name, value in self.parameters.items()}
+
+    @property
+    def not_run(self) -> tuple[str, ...]:
+        """A line on each resource that plans know and the embedded cloud does not run."""
+        return tuple(
+            f"the delivery stream {one.name} is planned, not run: nothing of {one.stream_name} is delivered to the "
+            f"bucket {one.bucket_name} here"
+            for one in self.delivery_streams
+        )

@@ -22,6 +22,7 @@ TOPIC: Final = "AWS::SNS::Topic"
 TOPIC_RULE: Final = "AWS::IoT::TopicRule"
 SCALABLE_TARGET: Final = "AWS::ApplicationAutoScaling::ScalableTarget"
 SCALING_POLICY: Final = "AWS::ApplicationAutoScaling::ScalingPolicy"
+DELIVERY_STREAM: Final = "AWS::KinesisFirehose::DeliveryStream"
 
 NO_BEHAVIOUR: Final[tuple[tuple[str, str], ...]] = (
     ("AWS::IAM::", "permissions are not checked here"),
@@ -136,6 +137,16 @@ IGNORED: Final[Mapping[str, Mapping[str, str]]] = {
     TOPIC_RULE: _TAGS,
     SCALABLE_TARGET: {"RoleARN": _PERMISSIONS},
     SCALING_POLICY: {},
+    # Of the whole and of its destination.
+    DELIVERY_STREAM: {
+        **_TAGS,
+        "DeliveryStreamEncryptionConfigurationInput": _ENCRYPTION,
+        "EncryptionConfiguration": _ENCRYPTION,
+        "RoleARN": _PERMISSIONS,
+        "CloudWatchLoggingOptions": "what cannot be delivered is not logged here",
+        "CustomTimeZone": "nothing is delivered here, it is only planned",
+        "FileExtension": "nothing is delivered here, it is only planned",
+    },
 }
 
 _FUNCTION_UNDERSTOOD = (
@@ -193,7 +204,22 @@ UNDERSTOOD: Final[Mapping[str, tuple[str, ...]]] = {
         "ScalableDimension",
         "TargetTrackingScalingPolicyConfiguration",
     ),
+    DELIVERY_STREAM: (
+        "DeliveryStreamName",
+        "DeliveryStreamType",
+        "KinesisStreamSourceConfiguration",
+        "ExtendedS3DestinationConfiguration",
+    ),
 }
+DELIVERY_DESTINATION_UNDERSTOOD: Final = (
+    "BucketARN",
+    "BufferingHints",
+    "Prefix",
+    "ErrorOutputPrefix",
+    "CompressionFormat",
+    "ProcessingConfiguration",
+    "S3BackupMode",
+)
 STREAM_EVENT_UNDERSTOOD: Final = ("Stream", *_MAPPING_UNDERSTOOD)
 # SAM's events that are event source mappings of a stream.
 STREAM_EVENTS: Final = ("Kinesis", "DynamoDB")
