@@ -217,10 +217,13 @@ FUNCTION_GB = 512 / 1024
 
 
 def functions_usd(found: Plan) -> float:
-    """Requests at 0.20 USD a million and GB-seconds at 0.0000166667, of what the timeline counted."""
+    """Requests at 0.20 USD a million, GB-seconds at 0.0000166667, and messages to the bikes' screens at 1.00 a million,
+    each of less than 5 KB: of what the timeline counted."""
     requests = sum(found.timeline.total("invocations", one.spec.name) for one in found.functions)
     seconds = sum(sum(one.totals.durations_s) for one in found.functions)
-    return requests * 0.20 / 1e6 + seconds * FUNCTION_GB * 0.0000166667
+    publishes = found.timeline.total("publishes")
+    assert publishes > 0
+    return requests * 0.20 / 1e6 + seconds * FUNCTION_GB * 0.0000166667 + publishes * 1.00 / 1e6
 
 
 def usd(found: Plan) -> float:

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from test_plan_command import run
 
@@ -133,6 +133,8 @@ def test_a_command_of_two_lines_does_not_leave_its_comment(path: Path) -> None:
     assert path.read_bytes() == BEFORE.encode()
 
 
+@example("\\")
+@example('say "x"')
 @given(st.text(max_size=30))
 def test_any_value_is_read_as_it_was_or_refused(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     path = tmp_path_factory.mktemp("any") / "samconfig.toml"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ from simulator.capacity.choices import (
     Kind,
 )
 from simulator.capacity.functions import Durations
-from simulator.capacity.model import PlanError
+from simulator.capacity.model import PlanError, plan
 from simulator.capacity.objective import objective_of
 from simulator.capacity.prices import PRICES, total_usd
 from simulator.capacity.timeline import Broken
@@ -239,6 +240,40 @@ def test_looking_near_a_guess_finds_the_smallest(place: int, guess: int, most: i
     runs = Known(deploy, SMALL, OBJECTIVE)
     assert smallest_near(runs, {RCU: most}, RCU, guess) == least
     assert len(asked) <= 20
+
+
+# -- aggregation -------------------------------------------------------------------------------------------------
+
+
+def test_aggregation_is_shown_with_what_its_stream_costs_and_never_advised() -> None:
+    """Three shards' worth of records by their number fit one when they are packed."""
+    workload = Workload(racers=120, seconds=10, partition_key="random")
+    found = advised(workload, "throttled=0,settled=8s,p99=4s", sized)
+    assert found.best is not None
+    assert found.best.sizes[SHARDS] > 2
+    (packed,) = (one for one in found.runners_up if one.title == "aggregation")
+    fewer = packed.trial.sizes[SHARDS]
+    assert fewer < found.best.sizes[SHARDS]
+    assert "gives up functions that do not unpack" in packed.note
+    # What is not the stream's is as in the advice.
+    rest = [line for line in packed.trial.found.bill if not line.price.name.startswith("kinesis.")]
+    assert rest == [line for line in found.best.found.bill if not line.price.name.startswith("kinesis.")]
+    saved = (found.best.sizes[SHARDS] - fewer) * 0.015
+    assert found.best.usd - packed.trial.usd == pytest.approx(saved, abs=workload.messages * 0.014 / 1e6)
+    # One shard less is too few for packed records too.
+    if fewer > 1:
+        chosen = {name: str(value) for name, value in found.best.parameters.items()} | {SHARDS: str(fewer - 1)}
+        refused = plan(deploy(chosen), replace(workload, aggregation=True), settings=SLOW_SHARDS)
+        assert refused.ledger.throttled or refused.ledger.lost
+
+
+@pytest.mark.parametrize("change", [{"transport": "mqtt", "partition_key": "random"}, {"aggregation": True}])
+def test_aggregation_is_not_shown_where_it_cannot_be_or_is(change: dict[str, Any]) -> None:
+    found = advised(Workload(racers=20, seconds=5, **change), "throttled=0,settled=20s")
+    assert found.best is not None
+    assert "aggregation" not in {one.title for one in found.runners_up}
+    if "aggregation" in change:
+        assert any("records that hold several messages" in line for line in found.best.found.not_modelled)
 
 
 # -- headroom ----------------------------------------------------------------------------------------------------

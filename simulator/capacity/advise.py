@@ -42,6 +42,7 @@ from simulator.capacity.choices import (
 from simulator.capacity.functions import Durations
 from simulator.capacity.model import PlanError
 from simulator.capacity.objective import Objective
+from simulator.capacity.packed import aggregation_of
 from simulator.capacity.prices import PRICES, Price
 from simulator.capacity.trials import (
     Deploy,
@@ -126,7 +127,11 @@ def advise(
             plans=len(runs.made),
         )
     others = [(kind.title(other), _other(runs, present, found, other, answers.get(other))) for other in kind.others()]
-    runners_up = tuple(runners_up_of(runs.of(kind), found.just, found.best, headroom, others))
+    packed = aggregation_of(runs.of(kind), found.best, headroom)
+    runners_up = [
+        *runners_up_of(runs.of(kind), found.just, found.best, headroom, others),
+        *([packed] if packed else []),
+    ]
     return Advice(
         workload,
         objective,
@@ -134,7 +139,7 @@ def advise(
         now,
         found.best,
         found.just,
-        runners_up,
+        tuple(runners_up),
         headroom_note=found.note,
         plans=len(runs.made),
     )

@@ -143,6 +143,7 @@ def advice_json(advice: Advice) -> dict[str, Any]:
         "runners_up": [{"title": one.title, "note": one.note, **one.trial.as_json()} for one in advice.runners_up],
         "closest": [one.as_json() for one in advice.closest],
         "forbids": advice.forbids,
+        "not_modelled": list(advice.best.found.not_modelled) if advice.best else [],
         "plans": advice.plans,
     }
 
@@ -171,6 +172,7 @@ def render(advice: Advice) -> RenderableType:
         parts.append(Text(advice.headroom_note, style="yellow"))
     parts.append(_measured(best))
     parts.append(_bill(best))
+    parts += [Text(f"not planned: {line}", style="dim") for line in best.found.not_modelled]
     return Group(*parts)
 
 

@@ -95,28 +95,28 @@ def runners_up_of(
 ) -> Iterator[RunnerUp]:
     """``others`` are of other kinds, with their titles; None for what cannot be."""
     if best.sizes != just.sizes:
-        yield RunnerUp("just holds", just, f"{_difference(just, best)}; gives up all headroom")
+        yield RunnerUp("just holds", just, f"{difference(just, best)}; gives up all headroom")
     failing = sorted(
         (one for one in steps_less(runs, just) if not one.holds and one.usd < just.usd * _CHEAPER),
         key=lambda one: (one.excess, one.usd),
     )
     for trial in failing[:2]:
-        yield RunnerUp("next cheaper", trial, f"{_difference(trial, best)}; gives up: {'; '.join(trial.misses)}")
+        yield RunnerUp("next cheaper", trial, f"{difference(trial, best)}; gives up: {'; '.join(trial.misses)}")
     sooner = one_less(runs, just, WINDOW)
     if sooner is not None:
         quicker = _with_more_units(runs, sooner.sizes)
         gain_s = just.found.values["p99"] - quicker.found.values["p99"] if quicker is not None else 0.0
         if quicker is not None and gain_s > 0.1:
-            note = f"{_difference(quicker, best)}; p99 is {gain_s:.1f} s less"
+            note = f"{difference(quicker, best)}; p99 is {gain_s:.1f} s less"
             yield RunnerUp("results sooner", quicker, note + ("; has no headroom" if headroom else ""))
     ampler = 0.5 if headroom < 0.5 else headroom * 2
     more, note = with_headroom(runs, just, ampler)
     if more.usd > best.usd:
-        yield RunnerUp(f"{ampler:.0%} headroom", more, f"{_difference(more, best)}{f'; {note}' if note else ''}")
+        yield RunnerUp(f"{ampler:.0%} headroom", more, f"{difference(more, best)}{f'; {note}' if note else ''}")
     for title, other in others:
         if other is not None:
             note = f"gives up: {'; '.join(other.misses)}" if other.misses else _GAINS[title]
-            yield RunnerUp(title, other, f"{_difference(other, best)}; {note}")
+            yield RunnerUp(title, other, f"{difference(other, best)}; {note}")
 
 
 def _with_more_units(runs: Runs, sizes: Sizes) -> Trial | None:
@@ -127,7 +127,8 @@ def _with_more_units(runs: Runs, sizes: Sizes) -> Trial | None:
     return min((one for one in found if one is not None and one.holds), key=lambda one: one.usd, default=None)
 
 
-def _difference(trial: Trial, best: Trial) -> str:
+def difference(trial: Trial, best: Trial) -> str:
+    """In USD, and in words."""
     change = trial.usd - best.usd
     return f"{abs(change):,.4f} USD {'less' if change < 0 else 'more'}"
 

@@ -28,7 +28,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from simulator.deployment import Deployment
+from simulator.deployment import ConfigError, Deployment
 from simulator.template.samconfig import parse_overrides
 
 FILE = "samconfig.toml"
@@ -130,11 +130,19 @@ def _block(written: Written, settings: Mapping[str, Any]) -> Iterable[str]:
         yield f"{name} = {_toml(value)}"
     yield "parameter_overrides = ["
     for name, text in written.overrides.items():
-        override = f"{name}={text if _PLAIN.fullmatch(text) else _quoted(text)}"
-        if parse_overrides([override], FILE) != {name: text}:
-            raise WriteError(f"{name} cannot be written to {FILE}: {text!r} has no form there")
-        yield f"    {_toml(override)},"
+        yield f"    {_toml(_override(name, text))},"
     yield "]"
+
+
+def _override(name: str, text: str) -> str:
+    override = f"{name}={text if _PLAIN.fullmatch(text) else _quoted(text)}"
+    try:
+        is_read_alike = parse_overrides([override], FILE) == {name: text}
+    except ConfigError:
+        is_read_alike = False
+    if not is_read_alike:
+        raise WriteError(f"{name} cannot be written to {FILE}: {text!r} has no form there")
+    return override
 
 
 def _toml(value: str | bool | int) -> str:

@@ -105,6 +105,7 @@ class Measured:
     bill: tuple[BillLine, ...]
     limits: tuple[Broken, ...]
     """That refused something, the first one first."""
+    not_modelled: tuple[str, ...] = ()
 
     @property
     def first_limit(self) -> Broken | None:
@@ -181,6 +182,7 @@ def measured(plan: Plan) -> Measured:
         backlog=plan.backlog if plan.settled_s is None else 0,
         bill=plan.bill,
         limits=tuple(plan.broken),
+        not_modelled=plan.not_modelled,
     )
 
 
