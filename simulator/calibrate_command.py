@@ -32,6 +32,14 @@ _WORKLOAD = {
     "partition_key": "partition_key",
     "phase": "phase",
     "deadline": "deadline_s",
+    "interval": "interval_s",
+    "late_share": "late_share",
+    "dropout_share": "dropout_share",
+    "skew": "skew",
+    "qos": "qos",
+    "linger": "linger_ms",
+    "message_bytes": "message_bytes",
+    "extra_bytes": "extra_bytes",
     "seed": "seed",
 }
 _SIZES = {
@@ -59,7 +67,7 @@ class Measured:
         if self.measurement.workload is None:
             return asked
         said = {field: getattr(asked, field) for flag, field in _WORKLOAD.items() if flag in self.given}
-        return replace(self.measurement.workload, **said)
+        return replace(self.measurement.workload, **{"message_bytes": self.measurement.message_bytes, **said})
 
     def sizes(self, config_env: str, settings: Sequence[str] | None) -> tuple[str, list[str]]:
         """The environment and the ``--set`` of the report's deployment, with what flags say."""

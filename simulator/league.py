@@ -101,8 +101,8 @@ class Outcome:
     interrupted: bool
 
 
-async def run(settings: RaceSettings, deployment: Deployment, show: Show) -> Outcome:
-    """Ride and judge.
+async def run(settings: RaceSettings, deployment: Deployment, show: Show, *, with_board: bool = True) -> Outcome:
+    """Ride and judge. Looks at the live board take read units of the table; they are left out without ``with_board``.
 
     :raises TargetError: the target cannot be reached or lacks something.
     :raises simulator.cloud.server.CloudError: the embedded cloud cannot be started.
@@ -111,7 +111,7 @@ async def run(settings: RaceSettings, deployment: Deployment, show: Show) -> Out
     interrupts = Interrupts()
     with interrupts.listening(), tempfile.TemporaryDirectory(prefix="alleycat-") as scratch:
         async with _opened(settings, deployment) as target:
-            run = _Run(settings, deployment, target, show, interrupts, Path(scratch))
+            run = _Run(settings, deployment, target, show, interrupts, Path(scratch), with_board)
             return await run.run()
 
 
@@ -150,9 +150,11 @@ class _Run:
         show: Show,
         interrupts: Interrupts,
         scratch: Path,
+        with_board: bool,
     ) -> None:
         self.settings, self.deployment, self.target = settings, deployment, target
         self.show, self.interrupts, self.scratch = show, interrupts, scratch
+        self.with_board = with_board
         self.stream = deployment.streams[0].name
         self.table = deployment.tables[0].name
         self.spool = (settings.out or scratch) / "spool.jsonl"
@@ -455,7 +457,7 @@ class _Run:
             progress.limits = limit_use(self.feed.recent(began - 4), self.deployment)
             lately = limit_use(self.feed.recent(began - 10), self.deployment)
             progress.findings = diagnose(lately, 10.0, progress.functions, self.deployment)
-            if int(began) % 3 == 0 and progress.phase in ("riding", "draining"):
+            if self.with_board and int(began) % 3 == 0 and progress.phase in ("riding", "draining"):
                 progress.leaders = await asyncio.to_thread(self._leaders, table_reader, progress.leaders)
             self.show(progress)
             await asyncio.sleep(max(0.2, 1.0 - (time.time() - began)))

@@ -184,7 +184,7 @@ def plan(
         )
     except PlanError as error:
         raise UsageError(str(error)) from None
-    print(f"alleycat: planned in {time.perf_counter() - began:.2f} s", file=sys.stderr)
+    taken_s = time.perf_counter() - began
     answer = told(found) | ({} if calibration is None else {"calibration": calibration.as_json()})
     if out is not None:
         from simulator.capacity.plan_page import write_page
@@ -199,6 +199,7 @@ def plan(
         print(json.dumps(answer, ensure_ascii=False))
     else:
         Console().print(render(found))
+    print(f"alleycat: planned in {taken_s:.2f} s", file=sys.stderr)
     if not found.holds:
         raise typer.Exit(EXIT_FAILED)
 

@@ -182,7 +182,8 @@ def _ride(options: Any, deployment: Deployment, as_json: bool, out: Path | None)
     from simulator.terminal import print_report, race_view
 
     async def riding() -> Any:
-        return await run(options, deployment, view.show)
+        # Only a terminal has a board to show.
+        return await run(options, deployment, view.show, with_board=view.console.is_terminal)
 
     try:
         with race_view() as view:

@@ -19,7 +19,7 @@ from simulator.capacity.comparison import Row
 from simulator.capacity.functions import Durations
 from simulator.capacity.measurement import CalibrationError, Measurement, read_measurement
 from simulator.capacity.model import Plan, plan
-from simulator.capacity.workload import Workload
+from simulator.capacity.workload import Riders, Workload
 from simulator.deployment import Deployment, load_deployment
 from tests.test_plan_command import run, told
 
@@ -27,6 +27,8 @@ LEAD_S = 4.0
 AMPLE = {"WriteCapacityUnits": "1000", "IndexWriteCapacityUnits": "1000", "ReadCapacityUnits": "1000"}
 WORKLOAD = Workload(racers=100, seconds=10)
 TRUE = Durations(invocation_ms=6.0, record_us=40.0, call_ms=11.0)
+ALIKE = Durations(invocation_ms=6.0, call_ms=11.0)
+"""With what batches of one size cannot tell as it is assumed."""
 
 
 @cache
@@ -145,7 +147,7 @@ def test_what_batches_of_one_size_cannot_tell_apart_stays(tmp_path: Path) -> Non
 
 
 def test_the_table_says_how_far_plans_were(tmp_path: Path) -> None:
-    real = planned(TRUE)
+    real = planned(ALIKE)
     found = calibrated(read_measurement(written(report_of(real), tmp_path)))
     rows = {(row.of, row.figure): row for row in found.rows}
     for function in real.functions:
@@ -182,18 +184,34 @@ def test_a_duration_that_is_pinned_stays(tmp_path: Path) -> None:
 
 
 def test_an_older_report_still_calibrates_and_says_what_it_lacks(tmp_path: Path) -> None:
-    report = report_of(planned(TRUE))
+    report = report_of(planned(ALIKE))
     for one in report["functions"]:
         del one["warm_duration_ms"], one["cold_starts"]
     for name in ("partition_key", "lead_s", "phase"):
         del report["run"][name]
     found = calibrated(read_measurement(written(report, tmp_path)))
-    assert found.after.base_s(50) == pytest.approx(TRUE.base_s(50), rel=0.05)
-    assert found.after.call_ms == pytest.approx(TRUE.call_ms, rel=0.1)
+    assert found.after.base_s(50) == pytest.approx(ALIKE.base_s(50), rel=0.05)
+    assert found.after.call_ms == pytest.approx(ALIKE.call_ms, rel=0.1)
     notes = "; ".join(found.notes)
     assert "partition key" in notes
     assert "by batch size" in notes
     assert "had stood" in notes
+
+
+def test_messages_of_another_size_are_planned(tmp_path: Path) -> None:
+    report = report_of(planned(TRUE))
+    records = 1000
+    for size, expected in ((204, None), (300, 300)):
+        shard = {"name": "kinesis.shard.write.bytes_per_second", "resource": "s", "total": size * records}
+        measurement = read_measurement(written(report | {"limits": [*report["limits"], shard]}, tmp_path))
+        assert measurement.record_bytes == size
+        workload = Measured(measurement, frozenset()).workload(Workload())
+        assert workload.message_bytes == measurement.message_bytes
+        if expected is None:
+            assert workload.message_bytes is None
+        else:
+            assert Riders(workload, [0]).sizes.record_bytes == expected
+        assert Measured(measurement, frozenset({"message_bytes"})).workload(Workload()).message_bytes is None
 
 
 def test_without_functions_nothing_is_fitted(tmp_path: Path) -> None:

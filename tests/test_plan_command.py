@@ -97,6 +97,21 @@ def test_mqtt_pays_for_messages_and_connections() -> None:
     assert {"iot.message", "iot.connection_minute", "iot.rule", "iot.rule_action"} <= lines
 
 
+def test_the_workload_in_all_its_words() -> None:
+    words = "--interval 2s --late-share 0.2 --dropout-share 0.1 --skew 1.1 --extra-bytes 50 --linger 40 --aggregate"
+    found = told("-u", "100", "-t", "10s", *words.split())
+    plain = told("-u", "100", "-t", "10s")
+    run_, ledger = found["run"], found["ledger"]
+    assert (run_["interval_s"], run_["late_share"], run_["dropout_share"], run_["skew"]) == (2, 0.2, 0.1, 1.1)
+    assert (run_["aggregation"], run_["linger_ms"]) == (True, 40)
+    assert run_["message_bytes"] == plain["run"]["message_bytes"] + 50
+    # 600 if all rode from start to end.
+    assert 450 <= ledger["generated"] < 600
+    assert sum(one["accepted"] for one in found["shards"]) < ledger["delivered"] == ledger["generated"]
+    assert any("hold several messages" in line for line in found["not_modelled"])
+    assert not found["tables"][0]["consumed_write_units"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -116,7 +131,9 @@ def test_mqtt_pays_for_messages_and_connections() -> None:
         (("--duration", "call_ms=slow"), "--duration 'call_ms=slow'"),
         (("--duration", "call_ms=-1"), "call_ms must be from 0"),
         (("--prices", "none.toml"), "--prices: none.toml cannot be read"),
-        (("--via", "mqtt", "-u", "30000"), "IoT Core"),
+        (("--skew", "1.1", "--partition-key", "race"), "skew is of keys of racers"),
+        (("--linger", "30"), "linger_ms must be a multiple of 20"),
+        (("--via", "mqtt", "--aggregate"), "a rule puts each by itself"),
         (("--out", "/dev/null/x", "-u", "2", "-t", "1s"), "--out /dev/null/x"),
     ],
 )

@@ -38,6 +38,12 @@ class Attendance:
         self._places = np.tile(np.arange(workload.racers), len(workload.classes))
         # A plan asks for the race that it is in, and for earlier ones while messages of them wait.
         self._stays = lru_cache(maxsize=4)(self._drawn)
+        self._turns = lru_cache(maxsize=1)(self._turned)
+
+    def _turned(self, race_index: int) -> Indices:
+        """The seconds of the race before which somebody joins or leaves, in order; the last is its end."""
+        joins, leaves = self._stays(race_index)
+        return np.unique(np.concatenate([np.unique(joins), np.unique(leaves), [self._seconds]]))
 
     def _drawn(self, race_index: int) -> tuple[Indices, Indices]:
         """The second of the race at which each biker joins, and the one before which it leaves."""
@@ -62,9 +68,16 @@ class Attendance:
             joins, leaves = self._stays(race)
             rides = (joins <= at) & (at < leaves)
             sends = rides if sends is None else sends & rides
-            turns = np.concatenate([joins[joins > at], leaves[leaves > at]])
-            alike = min(alike, int(turns.min()) - at) if len(turns) else alike
+            turns = self._turns(race)
+            alike = min(alike, int(turns[np.searchsorted(turns, at, side="right")]) - at)
         return alike, sends
+
+    def turn(self, second: int) -> int | None:
+        """Those who send in a second send again in all seconds of its race with the same number; None: who knows."""
+        at = second % self._seconds
+        return (
+            at % self._interval if self._interval > 1 and at < self._seconds - 1 and not self.comes_and_goes else None
+        )
 
     def following(self, members: Indices, heads: Indices) -> Indices:
         """The second of each one's next message after the one of second ``heads``; there must be one."""

@@ -22,7 +22,7 @@ from consumers.runtime.batches import Outcome
 from consumers.runtime.event import Window
 from consumers.runtime.windows import STATE_MAX_BYTES, OpenWindow
 from consumers.store import BATCH_WRITE_MAX_ITEMS, Deadline
-from simulator.capacity.arrivals import Kind, Page, Run
+from simulator.capacity.arrivals import TICKS, Kind, Page, Run
 from simulator.capacity.clock import Clock, Process
 from simulator.capacity.delays import Delays
 from simulator.capacity.items import League, ResultsItem
@@ -216,13 +216,26 @@ class Live(ReadOnly):
             opened.seen += seen
             return complete(action, self._state(reader.place, opened))
         for of, count in (opened.seen if action.is_final else seen).items():
-            if not (yield from self._merge(reader, of, count)):
+            if not (yield from self._merge(reader, of, count, *self._due(reader, action, opened, of))):
                 return Outcome(0, _REFUSED, function_error="Unhandled")
         if action.is_final:
             self._close(reader, opened)
         for run in runs:
             self._delays.add(run, run.count, self._clock.now)
         return complete(action, b"{}")
+
+    @staticmethod
+    def _due(reader: Reader, action: Invoke, opened: _Opened, of: tuple[int, int]) -> tuple[float, float]:
+        """The ticks in which the first and the last message of that race and class were due, of a window or a batch.
+        What producers had to send again was due before it came."""
+        arrivals, window = reader.arrivals, action.window
+        if window is None:
+            mine = [run for run in runs_of(action) if (run.kind.race, run.kind.class_place) == of]
+            first, last = (arrivals.tick_of(run.arrival_s) - 1 for run in (mine[0], mine[-1]))
+            return first - max(run.wait_ticks for run in mine), last
+        first_tick, end = ((at - arrivals.start_s) * TICKS for at in (window.start_s, window.end_s))
+        chunks = arrivals.chunks(reader.place, opened.first, reader.processed)
+        return first_tick - 1 - max((max(one.waits) for one in chunks if one.waits), default=0.0), end - 1
 
     def _state(self, place: int, opened: _Opened) -> bytes:
         racers = sum(self._league.racers_seen(place, of, count) for of, count in opened.seen.items())
@@ -258,14 +271,20 @@ class Live(ReadOnly):
         opened = self._opened[reader.label]
         return None if opened.window is None else OpenWindow(opened.window, self._state(reader.place, opened))
 
-    def _merge(self, reader: Reader, of: tuple[int, int], count: int) -> Process[bool]:
-        """``RaceTable.merge_results``: read, merge, put on condition that nobody wrote in between."""
+    def _merge(
+        self, reader: Reader, of: tuple[int, int], count: int, first_tick: float, last_tick: float
+    ) -> Process[bool]:
+        """``RaceTable.merge_results``: read, merge, put on condition that nobody wrote in between; nothing where nobody
+        was better than ever in these ticks."""
         table, item, shard = self._table, self._league.results(of), reader.place
         racers = self._league.racers_seen(shard, of, count)
+        improves = self._league.improves(shard, of, first_tick, last_tick)
         conflicts = 0
         while True:
             if not (yield from self._call(lambda: table.get(item.read_units, item.key, self._clock.now))):
                 return False
+            if not improves and not item.lacks(shard, racers):
+                return True
             read = item.version
             if not self._fits(item.image_with(shard, racers)):
                 self._stuck.add(reader.label)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulator.capacity.arrivals import Indices, Kind
+from simulator.capacity.improving import Improvements
 from simulator.capacity.workload import START_MS, Riders
 from simulator.cloud.item_size import Item, item_size, read_units
 
@@ -39,6 +40,10 @@ class ResultsItem:
         place = shard if self._by_shard else 0
         return self._known | {place: max(racers, self._known.get(place, 0))}
 
+    def lacks(self, shard: int, racers: int) -> bool:
+        """Whether some of ``racers`` of that shard are not in it."""
+        return self._known.get(shard if self._by_shard else 0, 0) < racers
+
     def take(self, shard: int, racers: int) -> None:
         """It was put with ``racers`` of that shard merged into it."""
         self._known = self._with(shard, racers)
@@ -63,10 +68,11 @@ class ResultsItem:
 
 
 class League:
-    """The items of all races of a workload."""
+    """The items of all races of a workload. ``seed`` is of what is drawn about them."""
 
-    def __init__(self, riders: Riders) -> None:
+    def __init__(self, riders: Riders, seed: int = 0) -> None:
         self._riders = riders
+        self.improves = Improvements(riders, seed).any
         self._results: dict[tuple[int, int], ResultsItem] = {}
         self._outputs = 0
         workload = riders.workload

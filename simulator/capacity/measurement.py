@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from simulator.capacity.workload import PARTITION_KEYS, Workload
+from simulator.capacity.workload import PARTITION_KEYS, Riders, Workload
 
 SCHEMA = 1
 TABLE_CALLS = ("PutItem", "GetItem", "UpdateItem", "DeleteItem", "Query", "BatchWriteItem", "TransactWriteItems")
 _SHARD_RECORDS, _SHARD_BYTES = "kinesis.shard.write.records_per_second", "kinesis.shard.write.bytes_per_second"
 _T = TypeVar("_T")
+_SIZE_OFF = 0.01
+"""Messages of a race differ by their digits; sizes that are closer than this are the same."""
 _Some = Annotated[int, Meta(ge=1)]
 _Count = Annotated[int, Meta(ge=0)]
 _Amount = Annotated[float, Meta(ge=0)]
@@ -93,6 +95,7 @@ class _Race(msgspec.Struct, frozen=True):
     phase: Literal["spread", "burst"] = "spread"
     partition_key: str | None = None
     interval_s: _Some = 1
+    qos: int = 1
     deadline_s: Annotated[float, Meta(gt=0)] = 300.0
     started_at: str | None = None
     lead_s: _Amount | None = None
@@ -129,7 +132,8 @@ class _Envelope(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """What was measured. ``workload`` and ``deployment`` are the race's; None and empty for a load test, of which
-    only ``call_ms`` is known, the median of a call of the table, if it made such calls."""
+    only ``call_ms`` is known, the median of a call of the table, if it made such calls. ``message_bytes`` is the mean
+    message where it is another than the encoder's."""
 
     path: Path
     kind: Literal["race", "loadtest"]
@@ -143,6 +147,7 @@ class Measurement:
     limits: tuple[MeasuredLimit, ...] = ()
     functions: tuple[MeasuredFunction, ...] = ()
     call_ms: float | None = None
+    message_bytes: int | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -210,6 +215,8 @@ def _race(path: Path, report: _RaceReport) -> Measurement:
             transport="mqtt" if run.via == "mqtt" else "putrecords",
             phase=run.phase,
             deadline_s=run.deadline_s,
+            interval_s=run.interval_s,
+            qos=run.qos,
             seed=run.seed,
         )
         if run.partition_key in PARTITION_KEYS:
@@ -226,8 +233,6 @@ def _race(path: Path, report: _RaceReport) -> Measurement:
         raise
     except (ValueError, OverflowError) as error:
         raise CalibrationError(f"{path}: {error}") from None
-    if run.interval_s != 1:
-        notes.append(f"its bikers sent every {run.interval_s} s; every second is planned")
     if run.interrupted:
         notes.append("it was interrupted; the whole race is planned")
     if run.lead_s is None:
@@ -239,7 +244,7 @@ def _race(path: Path, report: _RaceReport) -> Measurement:
     cold = [f"{one.cold_starts} of {one.name}" for one in report.functions if one.cold_starts]
     if cold:
         notes.append(f"cold starts ({', '.join(cold)}) are in its p99 and max; plans have none")
-    return Measurement(
+    found = Measurement(
         path=path,
         kind="race",
         workload=workload,
@@ -255,8 +260,16 @@ def _race(path: Path, report: _RaceReport) -> Measurement:
         ledger={name: value for name, value in report.ledger.items() if isinstance(value, int | float)},
         limits=report.limits,
         functions=report.functions,
-        notes=tuple(notes),
     )
+    sizes = Riders(workload, [0]).sizes
+    measured = found.record_bytes
+    if measured is not None and abs(measured / sizes.record_bytes - 1) > _SIZE_OFF:
+        found = replace(found, message_bytes=max(1, round(measured - (sizes.record_bytes - sizes.message_bytes))))
+        notes.append(
+            f"its records were {measured:.0f} bytes, not {sizes.record_bytes}: messages of {found.message_bytes} bytes "
+            "are planned"
+        )
+    return replace(found, notes=tuple(notes))
 
 
 def _text(value: Any) -> str:

@@ -20,6 +20,7 @@ at all: cold starts.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -149,11 +150,17 @@ def plan(
     riders = Riders(workload, [low for low, _ in ranges])
     shards = [Shard(index, one, now, settings) for index, one in enumerate(ranges)]
     sources, left_out = _sources(deployment, stream)
+    if workload.transport == "mqtt":
+        connects = limits.IOT_SMALL_CONNECTS if settings.iot_small_region else limits.IOT_CONNECTS
+        left_out.append(
+            f"{workload.bikers:,} bikes are connected when the first race begins; the account's "
+            f"{connects.value:,.0f} connects/s take {math.ceil(workload.bikers / connects.value):,} s for it"
+        )
     lanes = Lanes(source.parallelization_factor for _, source in sources)
     arrivals = _arrivals(riders, shards, sources, lanes)
     tables = {table.name: Table(table, settings, timeline, now) for table in deployment.tables}
     Scaling(deployment, tables, clock, timeline)
-    league = League(riders)
+    league = League(riders, seed)
     functions: dict[str, Function] = {}
     readers: list[Reader] = []
     siblings: list[list[ShardReader]] = [[] for _ in shards]

@@ -11,6 +11,7 @@ of one tick then happens to neighbours in memory, which is twice as fast with a 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,6 +67,8 @@ class Offer:
     def lingered(self) -> tuple[Indices, Waits | None]:
         """How many messages wait how many ticks, the one that they are due in included; and how many ticks beyond it
         those of (tick, shard) wait in all, None: not any."""
+        if self.sent is self.ticks:
+            return np.array([0, self.count]), None
         beyond = (self.sent - self.ticks)[self._senders]
         counts = np.bincount(beyond + 1)
         if len(counts) <= 2:
@@ -171,7 +174,8 @@ def counts_by_call(places: Indices, batch: int, shards: int) -> Indices:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Race:
-    """What is the same all race. ``shards`` and ``lanes`` of None are drawn by the second."""
+    """What is the same all race; ``by_turn`` are offers that come again. ``shards`` and ``lanes`` of None are drawn by
+    the second."""
 
     index: int
     phases_ms: Indices
@@ -180,6 +184,7 @@ class _Race:
     order: Indices
     shards: Indices | None
     lanes: Indices | None
+    by_turn: dict[int | None, Offer]
 
 
 class Offers:
@@ -206,6 +211,12 @@ class Offers:
     def _offer(self, second: int) -> Offer:
         riders = self.riders
         race = self._race_of(second // self._seconds)
+        turn = riders.attendance.turn(second)
+        if turn in race.by_turn:
+            # Frozen, but for this; what was counted stays.
+            again = copy.copy(race.by_turn[turn])
+            object.__setattr__(again, "second", second)
+            return again
         alike, sends = riders.attendance.sending(second)
         order = race.order if sends is None else race.order[sends[self._bikers][race.order]]
         shards, lanes = race.shards, race.lanes
@@ -213,7 +224,7 @@ class Offers:
             alike = 1
             shards, lanes = self._draw(self._now, np.full(riders.workload.bikers, second), race.phases_ms)
         make = PackedOffer if riders.workload.aggregation else Offer
-        return make(
+        made = make(
             riders=riders,
             second=second,
             alike=alike,
@@ -229,6 +240,9 @@ class Offers:
             outer_lane=int(self._lanes.of([OUTER_KEY])[0]),
             batch=self._batch,
         )
+        if turn is not None and race.shards is not None:
+            race.by_turn[turn] = made
+        return made
 
     def _race_of(self, index: int) -> _Race:
         if self._race is None or self._race.index != index:
@@ -247,6 +261,7 @@ class Offers:
                 order=_by_phase(phases_ms),
                 shards=None if shards is None else shards[self._bikers],
                 lanes=lanes,
+                by_turn={},
             )
         return self._race
 
