@@ -24,7 +24,7 @@ class Case:
     name: str
     about: str
     racers: int
-    seconds: int = 12
+    seconds: int = 10
     races: int = 1
     classes: tuple[int, ...] = (1,)
     via: str = "kinesis"
@@ -119,9 +119,9 @@ CASES = (
     ),
     Case(
         name="table-over",
-        about="merges of up to 16 WCU a second on a table of 12",
+        about="merges of up to 16 WCU a second on a table of 14",
         racers=100,
-        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 12},
+        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 14},
         first=TABLE,
     ),
     Case(
@@ -143,9 +143,9 @@ CASES = (
     ),
     Case(
         name="index-over",
-        about="merges of up to 8 WCU a second on an index of 6",
+        about="merges of up to 8 WCU a second on an index of 7",
         racers=100,
-        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "IndexWriteCapacityUnits": 6},
+        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "IndexWriteCapacityUnits": 7},
         first=INDEX,
     ),
     Case(
