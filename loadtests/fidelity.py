@@ -17,11 +17,11 @@ refused, killed    told and not judged: the table's refused writes and the
                    functions' timeouts, which hang on every back-off
 =================  ==========================================================
 
-Durations of functions are the planner's own, not this machine's; only where they decide what is compared, they are
-taken from the ridden race (``alleycat plan --calibrate``), and the table says so. Plans have no cold starts, which
-decide how many batches a ridden race has: a second's cold start is a batch less on every shard. Without a window every
-batch is merged into the results, so units are compared at the ridden race's own number of batches: a plan's are moved
-by the difference in batches at what one of its merges costs.
+Durations of functions are the planner's own, not this machine's: one that is too slow, or too busy, for some 500 calls
+of the table a second meets no partition's limit. Plans have no cold starts, which decide how many batches a ridden race
+has: a second's cold start is a batch less on every shard. Without a window every batch is merged into the results, so
+units are compared at the ridden race's own number of batches: a plan's are moved by the difference in batches at what
+one of its merges costs.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ import os
 import platform
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,14 +44,11 @@ from rich.table import Table
 
 from loadtests.fidelity_cases import CASES, Case
 from loadtests.versions import versions
-from simulator.capacity.calibration import calibrate
-from simulator.capacity.handlers import LIVE, Durations
-from simulator.capacity.measurement import read_measurement
+from simulator.capacity.handlers import LIVE
 from simulator.capacity.model import Plan, plan
 from simulator.capacity.workload import Workload
 from simulator.cloud_flags import limits_of
 from simulator.deployment import load_deployment
-from simulator.report import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = range(16)
@@ -118,21 +114,6 @@ def ride(case: Case, timeout_s: float = 600.0) -> dict[str, Any]:
 
 def planned(case: Case, report: dict[str, Any], seeds: Sequence[int] = SEEDS) -> list[Plan]:
     """Plans of the race that ``report`` is of, one a seed."""
-    run = _planner(case, report)
-    durations = as_ridden(case, report) if case.is_timed else Durations()
-    return [run(durations, seed) for seed in seeds]
-
-
-def as_ridden(case: Case, report: dict[str, Any]) -> Durations:
-    """How long functions took in the race that ``report`` is of, as ``alleycat plan --calibrate`` has it."""
-    run = _planner(case, report)
-    with tempfile.TemporaryDirectory() as directory:
-        measurement = read_measurement(write_json(report, Path(directory)))
-    return calibrate(measurement, run, Durations()).after
-
-
-def _planner(case: Case, report: dict[str, Any]) -> Callable[..., Plan]:
-    """Plans the race with durations, and perhaps a seed."""
     sizes = {name: str(value) for name, value in case.sizes.items()}
     deployment = load_deployment(ROOT / "template.yaml", case.config_env, sizes)
     began = datetime.fromisoformat(report["run"]["started_at"])
@@ -146,11 +127,7 @@ def _planner(case: Case, report: dict[str, Any]) -> Callable[..., Plan]:
         start_ms=round(began.timestamp() * 1000),
     )
     settings, lead_s = limits_of("on", list(case.limits)), report["run"]["lead_s"]
-
-    def run(durations: Durations, seed: int | None = None) -> Plan:
-        return plan(deployment, workload, settings=settings, durations=durations, jitter_seed=seed, lead_s=lead_s)
-
-    return run
+    return [plan(deployment, workload, settings=settings, jitter_seed=seed, lead_s=lead_s) for seed in seeds]
 
 
 def compare(case: Case, report: dict[str, Any], plans: Sequence[Plan]) -> list[Row]:
@@ -240,8 +217,7 @@ def _first(case: Case, report: dict[str, Any], plans: Sequence[Plan]) -> Row:
     for one in plans:
         broken = [limit for limit in one.broken if not limit.name.startswith("lambda.")]
         expected |= {limit.name for limit in broken if limit.first_s <= broken[0].first_s + TOGETHER_S} or {""}
-    is_known = case.first is not None and not case.is_timed
-    agrees = bool(firsts & expected) and (not is_known or case.first in expected)
+    agrees = bool(firsts & expected) and (case.first is None or case.first in expected)
     told = live[0][1] if live else "none"
     by_plans = ", ".join(sorted(one or "none" for one in expected))
     return Row(case.name, "first limit", told, by_plans, by_plans, 0.0, agrees)
@@ -301,8 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             not_ridden.append(case.name)
             continue
         took = f"{time.monotonic() - since:.0f} s" if races == 1 else f"ridden {races} times"
-        how = ", durations as ridden" if case.is_timed else ""
-        console.print(_table(rows, f"\n{case.name}: {case.about} ({took}{how})"), highlight=False)
+        console.print(_table(rows, f"\n{case.name}: {case.about} ({took})"), highlight=False)
         every += rows
     console.print(f"\n{_summary(every, len(chosen), time.monotonic() - began)}", highlight=False)
     left_out = [case.name for case in CASES if case.is_long and not options.only]

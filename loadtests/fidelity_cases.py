@@ -18,8 +18,8 @@ AMPLE = {"WriteCapacityUnits": 1000, "IndexWriteCapacityUnits": 1000, "ReadCapac
 class Case:
     """One race, for the planner and for the embedded cloud. ``sizes`` are template parameters over those of
     ``config_env``, ``limits`` are of ``--limit``. ``first`` is the limit that must break first, empty for none, None
-    where what the plans say is not known beforehand. How fast functions are decides what comes of those that are
-    ``is_timed``; ``is_short`` ones run in the tests, ``is_long`` ones only when they are asked for."""
+    where what the plans say is not known beforehand. ``is_short`` ones run in the tests, ``is_long`` ones only when
+    they are asked for."""
 
     name: str
     about: str
@@ -33,7 +33,6 @@ class Case:
     sizes: Mapping[str, object] = field(default_factory=dict)
     limits: tuple[str, ...] = ()
     first: str | None = ""
-    is_timed: bool = False
     is_short: bool = False
     is_long: bool = False
 
@@ -162,7 +161,6 @@ CASES = (
         seconds=8,
         sizes={"ShardCount": 4, "WriteCapacityUnits": 900, "IndexWriteCapacityUnits": 500},
         first=PARTITION,
-        is_timed=True,
     ),
     Case(
         name="killed",
