@@ -216,13 +216,17 @@ class Live(ReadOnly):
             opened.seen += seen
             return complete(action, self._state(reader.place, opened))
         for of, count in (opened.seen if action.is_final else seen).items():
-            if not (yield from self._merge(reader, of, count, *self._due(reader, action, opened, of))):
+            if not (yield from self._merge(reader, action, opened, of, count)):
                 return Outcome(0, _REFUSED, function_error="Unhandled")
         if action.is_final:
             self._close(reader, opened)
         for run in runs:
             self._delays.add(run, run.count, self._clock.now)
         return complete(action, b"{}")
+
+    def _improves(self, reader: Reader, action: Invoke, opened: _Opened, of: tuple[int, int]) -> bool:
+        """Whether somebody of that race and class was better than ever in a window or a batch: O(its records)."""
+        return self._league.improves(reader.place, of, *self._due(reader, action, opened, of))
 
     @staticmethod
     def _due(reader: Reader, action: Invoke, opened: _Opened, of: tuple[int, int]) -> tuple[float, float]:
@@ -271,19 +275,16 @@ class Live(ReadOnly):
         opened = self._opened[reader.label]
         return None if opened.window is None else OpenWindow(opened.window, self._state(reader.place, opened))
 
-    def _merge(
-        self, reader: Reader, of: tuple[int, int], count: int, first_tick: float, last_tick: float
-    ) -> Process[bool]:
+    def _merge(self, reader: Reader, action: Invoke, opened: _Opened, of: tuple[int, int], count: int) -> Process[bool]:
         """``RaceTable.merge_results``: read, merge, put on condition that nobody wrote in between; nothing where nobody
-        was better than ever in these ticks."""
+        was better than ever."""
         table, item, shard = self._table, self._league.results(of), reader.place
         racers = self._league.racers_seen(shard, of, count)
-        improves = self._league.improves(shard, of, first_tick, last_tick)
         conflicts = 0
         while True:
             if not (yield from self._call(lambda: table.get(item.read_units, item.key, self._clock.now))):
                 return False
-            if not improves and not item.lacks(shard, racers):
+            if not item.lacks(shard, racers) and not self._improves(reader, action, opened, of):
                 return True
             read = item.version
             if not self._fits(item.image_with(shard, racers)):
