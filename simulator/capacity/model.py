@@ -20,9 +20,9 @@ at all: cold starts.
 
 from __future__ import annotations
 
-import math
 import contextlib
 import gc
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
