@@ -113,15 +113,15 @@ CASES = (
     ),
     Case(
         name="table-under",
-        about="merges of 16 WCU a second on a table of 200",
+        about="merges of up to 16 WCU a second on a table of 200",
         racers=100,
         sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 200},
     ),
     Case(
         name="table-over",
-        about="merges of 16 WCU a second on a table of 10",
+        about="merges of up to 16 WCU a second on a table of 12",
         racers=100,
-        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 10},
+        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "WriteCapacityUnits": 12},
         first=TABLE,
     ),
     Case(
@@ -143,9 +143,9 @@ CASES = (
     ),
     Case(
         name="index-over",
-        about="merges of 8 WCU a second on an index of 5",
+        about="merges of up to 8 WCU a second on an index of 6",
         racers=100,
-        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "IndexWriteCapacityUnits": 5},
+        sizes={"ShardCount": 4, "TumblingWindowInSeconds": 0, **AMPLE, "IndexWriteCapacityUnits": 6},
         first=INDEX,
     ),
     Case(

@@ -14,6 +14,7 @@ from simulator.capacity.arrivals import LINGER_MS, TICKS
 from simulator.capacity.improving import Improvements, improving
 from simulator.capacity.model import plan
 from simulator.capacity.workload import Riders, Workload
+from simulator.cloud.limits import LimitSettings
 from simulator.cloud.sequence import uniform_ranges
 from simulator.deployment import load_deployment
 from simulator.race import plan_race
@@ -130,3 +131,16 @@ def test_windows_write_less_than_batches_and_never_nothing_while_somebody_improv
     assert windows < 12
     found = plan(load_deployment(TEMPLATE, overrides={"ShardCount": "1"}), workload)
     assert found.timeline.total("consumed_write_units", "alleycat-races/GSI_Index") == 3 * 2 + windows
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 5])
+def test_what_is_sent_again_improves_in_the_window_that_it_comes_in(seed: int) -> None:
+    """260 messages a second for a shard of 200: the last windows hold only what was due before them, and are written.
+    An item of 260 racers takes 4 units of the index, and each of their finishes 2."""
+    deployment = load_deployment(TEMPLATE, overrides={"ShardCount": "1"})
+    workload = Workload(racers=260, seconds=12)
+    found = plan(deployment, workload, settings=LimitSettings(shard_rate_factor=0.2), jitter_seed=seed)
+    windows = found.functions[0].totals.records.count(0)
+    late = found.timeline.series("accepted", found.shards[0].shard_id, 20)[15:]
+    assert windows == (4 if sum(late) else 3)
+    assert found.timeline.total("consumed_write_units", "alleycat-races/GSI_Index") == 260 * 2 + 4 * windows

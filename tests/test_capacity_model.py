@@ -396,3 +396,12 @@ def test_a_filter_sends_only_what_passes() -> None:
     # One race item and one class best each, at two units; nothing was invoked for updates.
     assert found.timeline.total("consumed_write_units", TABLE) == 40 * 4
     assert found.functions[0].totals.invocations <= 4
+
+
+def test_results_that_nobody_writes_do_not_hold() -> None:
+    """Our functions poll, and polling hands packed records over as they are."""
+    packed = plan(deployment_of(), Workload(racers=50, seconds=10, aggregation=True))
+    assert packed.rejects
+    assert not packed.holds
+    assert not packed.broken
+    assert plan(deployment_of(), Workload(racers=50, seconds=10)).holds

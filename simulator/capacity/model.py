@@ -34,7 +34,7 @@ from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
 from simulator.capacity.delivering import Delivery, transforms_of
 from simulator.capacity.fan_out import FanOutReader
-from simulator.capacity.functions import Durations, Function
+from simulator.capacity.functions import MODELLED, Durations, Function
 from simulator.capacity.gate import Ledger, Producer
 from simulator.capacity.growth import first_split_s
 from simulator.capacity.items import League
@@ -113,8 +113,13 @@ class Plan:
 
     @property
     def holds(self) -> bool:
-        """No limit refused anything, nothing was lost, and consumers caught up."""
-        return self.recovers and not self.broken
+        """No limit refused anything, nothing was lost, and consumers caught up and could read what they got."""
+        return self.recovers and not self.broken and not self.rejects
+
+    @property
+    def rejects(self) -> bool:
+        """Whether our functions get packed records, which they do not take apart: no result is ever written."""
+        return self.workload.aggregation and any(one.spec.handler in MODELLED for one in self.functions)
 
 
 def plan(

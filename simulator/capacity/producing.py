@@ -32,7 +32,7 @@ from simulator.cloud.shard import Shard
 
 MAX_RETRYING = 8 * 500
 """KinesisProducer's calls in flight times records a call."""
-_NOBODY = np.zeros(0, np.int64)
+_NOBODY, _FIRST = np.zeros(0, np.int64), np.zeros(1, np.int64)
 
 
 class PutRecordsProducer(Gate):
@@ -196,7 +196,7 @@ class PutRecordsProducer(Gate):
         codes = calls * (int(failures.max()) + 1) + failures
         order = np.argsort(codes, kind="stable")
         members, codes, failures = members[order], codes[order], failures[order]
-        begins = np.flatnonzero(np.diff(codes, prepend=-1))
+        begins = np.concatenate([_FIRST, np.flatnonzero(codes[1:] != codes[:-1]) + 1])
         dues_s = np.minimum.reduceat(self._head[members] + self._phases_s[members], begins).tolist()
         latest = self.timeline.start + self.riders.workload.deadline_s
         ends = [*begins[1:].tolist(), len(members)]

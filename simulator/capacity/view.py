@@ -66,6 +66,8 @@ def _answer(plan: Plan) -> Text:
         left_s = plan.seconds - plan.workload.total_seconds
         fate += f"; {plan.backlog:,} records unprocessed {left_s:,} s after the finish"
         fate += f", which {DRAIN_S / 60:.0f} minutes cannot change: {plan.never}" if plan.never else ""
+    elif plan.rejects:
+        fate += "; functions reject packed records, so there are no results"
     else:
         fate += f"; results complete {plan.settled_s:,.0f} s after the finish"
     if plan.holds:

@@ -199,6 +199,10 @@ def _prefix(
     counts: Counts, totals: Counts, nbytes: int, records: Counts, kib: Counts
 ) -> tuple[Counts, Counts, npt.NDArray[np.bool_]]:
     """Records taken, bytes spent and whether bytes were what lacked, by shard, of calls in their order."""
+    if len(counts) == 1:
+        by_size, by_count = kib * KIB // nbytes, np.minimum(totals, records)
+        taken = np.minimum(by_count, by_size)
+        return taken, _kib(taken, nbytes) * KIB, by_size < by_count
     costs = _kib(counts, nbytes)
     taken, spent = totals.copy(), costs.sum(axis=0)
     by_bytes = np.zeros(len(totals), np.bool_)
