@@ -25,7 +25,7 @@ _CLOSEST_SHOWN = 3
 _LIMITS_SHOWN = 2
 _SHORTER_WINDOWS = 3
 _CHEAPER = 0.999
-_COARSE = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
+_TIMES_CONSUMED = (1, 3, 10, 30)
 _GAINS = {
     "on-demand table": "no units to choose; gives up a bill known before",
     "provisioned table": "a bill known before; gives up what is above its units",
@@ -144,20 +144,18 @@ def closest_of(runs: Runs) -> list[Trial]:
 
 
 def _tightened(runs: Runs, trial: Trial) -> Trial:
-    """With about as many units as it takes to come as near."""
-    enough, misses = trial.excess * 1.05, len(trial.misses)
-
-    def is_enough(sizes: Sizes) -> bool:
-        less = runs.at(sizes)
-        return less is not None and less.excess <= enough and len(less.misses) <= misses
-
-    sizes = dict(trial.sizes)
-    for name in (*READS, *WRITES):
-        if name in sizes:
-            steps = [*(step for step in _COARSE if step < sizes[name]), sizes[name]]
-            place = bisect_left(steps[:-1], True, key=lambda step: is_enough({**sizes, name: step}))
-            sizes[name] = steps[place]
-    return runs.at(sizes) or trial
+    """With fewer units, as many times what was consumed as it takes to come as near; or as it is."""
+    per_s = {
+        **dict.fromkeys(WRITES, sum(trial.usage.write_units.values()) / trial.usage.seconds),
+        **dict.fromkeys(READS, sum(trial.usage.read_units.values()) / trial.usage.seconds),
+    }
+    units = {name: size for name, size in trial.sizes.items() if name in per_s}
+    for times in _TIMES_CONSUMED if units else ():
+        fewer = {name: min(size, max(1, round(times * per_s[name]))) for name, size in units.items()}
+        less = runs.at({**trial.sizes, **fewer})
+        if less is not None and less.excess <= trial.excess * 1.05 and len(less.misses) <= len(trial.misses):
+            return less
+    return trial
 
 
 def forbids_of(runs: Runs, closest: Trial) -> str:
@@ -176,7 +174,8 @@ def forbids_of(runs: Runs, closest: Trial) -> str:
 
 def _refusal(limit: Broken, partition_key: str) -> str:
     value = f" ({limit.limit:,.0f} {limit.unit})" if limit.limit else ""
-    text = f"{limit.name} of {limit.resource}{value} refuses {limit.refused:,}, whatever the sizes"
+    verb = "kills" if limit.name.startswith("lambda.timeout") else "refuses"
+    text = f"{limit.name} of {limit.resource}{value} {verb} {limit.refused:,}, whatever the sizes"
     if limit.name.startswith("kinesis.shard.write") and partition_key in ("race", "class"):
         text += f"; all messages of a {partition_key} have one partition key, and go to one shard"
     return text

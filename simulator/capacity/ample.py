@@ -134,7 +134,7 @@ class _Search:
                 continue
             if trial.holds:
                 return dict(trial.sizes)
-            if not self._is_time(trial):
+            if trial.refused:
                 # The stream knows nothing of windows, lanes or batches.
                 return None
             failed.append(trial)
@@ -159,12 +159,6 @@ class _Search:
         # The last message of each comes in the last second.
         last_closes_s = math.ceil((end_s - 0.999) / window) * window - end_s
         return window * 0.9 <= most.get("p99", math.inf) and last_closes_s <= most.get("settled", math.inf)
-
-    def _is_time(self, trial: Trial) -> bool:
-        """Whether all that is wrong may be that functions take too long."""
-        return not trial.found.lost and trial.found.values["throttled"] <= self.runs.objective.most.get(
-            "throttled", 1.0
-        )
 
     def _with_quicker_functions(self, failed: list[Trial]) -> dict[str, int] | None:
         """Of those that failed, the nearest with more lanes or larger batches, no more of them than it takes."""

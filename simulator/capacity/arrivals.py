@@ -210,9 +210,9 @@ class Arrivals:
         """How many records of ``shard`` are known."""
         return int(self._end[shard])
 
-    def runs(self, shard: int, begin: int, end: int) -> list[Run]:
-        """The records at positions ``begin`` to ``end``: O(runs)."""
-        found: list[Run] = []
+    def _seconds(self, shard: int, begin: int, end: int) -> Iterator[tuple[Column, int, int]]:
+        """Those that hold the records at positions ``begin`` to ``end``: what came in each, which second it is, and the
+        position of its first record."""
         index = self._page_of(shard, begin) if begin < end else 0
         while begin < end:
             page = self._pages[index]
@@ -222,41 +222,39 @@ class Arrivals:
                 continue
             for place in range((begin - base) // column.total, page.seconds):
                 first = base + place * column.total
-                for tick, kind, count, before in column.runs:
-                    at = first + before
-                    if at + count <= begin:
-                        continue
-                    arrival_s = self.start_s + (page.first + place) + (tick + 1) / TICKS
-                    count = min(at + count, end) - begin
-                    encoded, key = self.encoded[kind.is_final], self._lane_keys[kind.lane]
-                    wait = column.waits[tick] if column.waits is not None else 0.0
-                    found.append(Run(str(begin), arrival_s, encoded, key, count, kind, wait))
-                    begin += count
-                    if begin == end:
-                        return found
+                yield column, page.first + place, first
+                begin = first + column.total
+                if begin >= end:
+                    return
+
+    def runs(self, shard: int, begin: int, end: int) -> list[Run]:
+        """The records at positions ``begin`` to ``end``: O(runs)."""
+        found: list[Run] = []
+        for column, second, first in self._seconds(shard, begin, end):
+            for tick, kind, count, before in column.runs:
+                at = first + before
+                if at + count <= begin:
+                    continue
+                if at >= end:
+                    break
+                arrival_s = self.start_s + second + (tick + 1) / TICKS
+                count = min(at + count, end) - begin
+                encoded, key = self.encoded[kind.is_final], self._lane_keys[kind.lane]
+                wait = column.waits[tick] if column.waits is not None else 0.0
+                found.append(Run(str(begin), arrival_s, encoded, key, count, kind, wait))
+                begin += count
         return found
 
     def chunks(self, shard: int, begin: int, end: int) -> Iterator[Chunk]:
         """When the records at positions ``begin`` to ``end`` came, a chunk a second."""
-        index = self._page_of(shard, begin) if begin < end else 0
-        while begin < end:
-            page = self._pages[index]
-            index += 1
-            column, base = page.column(shard), int(page.base[shard])
-            if not column.total:
-                continue
-            for place in range((begin - base) // column.total, page.seconds):
-                first = base + place * column.total
-                low, high = begin - first, min(end - first, column.total)
-                if low <= 0 and high == column.total:
-                    counts: Sequence[int] = column.counts
-                else:
-                    ends = [min(max(one, low), high) for one in column.cumulative]
-                    counts = [after - before for before, after in pairwise(ends)]
-                yield Chunk((page.first + place) * TICKS, counts, column.waits)
-                begin = first + high
-                if begin == end:
-                    return
+        for column, second, first in self._seconds(shard, begin, end):
+            low, high = begin - first, min(end - first, column.total)
+            if low <= 0 and high == column.total:
+                counts: Sequence[int] = column.counts
+            else:
+                ends = [min(max(one, low), high) for one in column.cumulative]
+                counts = [after - before for before, after in pairwise(ends)]
+            yield Chunk(second * TICKS, counts, column.waits)
 
     def kinds_between(self, shard: int, begin: int, end: int) -> dict[Kind, int]:
         """How many records of each kind there are at positions ``begin`` to ``end``: O(pages x runs of a second)."""

@@ -17,7 +17,6 @@ import random
 from collections import deque
 from typing import NamedTuple
 
-from consumers.runtime.actions import Deliver, Finished, Invoke, Poll, Wait
 from consumers.runtime.config import MappingConfig, RuntimeSettings
 from consumers.runtime.sources.kinesis_fan_out import EVENTS_AHEAD, READ_WAIT_S, KinesisFanOut
 from simulator.capacity.arrivals import TICK_S, Arrivals
@@ -65,32 +64,20 @@ class FanOutReader(Reader):
         self._push_at = float("inf")
 
     def step(self) -> None:
-        """Do what the schedule says until it waits, has an invocation out, or there is no event to take."""
-        clock, schedule = self._clock, self.schedule
+        """As others; the first is when it subscribes."""
         if self._pace is None:
-            self._pace = Pace(clock.now, self._limit_settings)
+            self._pace = Pace(self._clock.now, self._limit_settings)
             self._push(self._pace)
-        while True:
-            action = schedule.next_action(clock.now)
-            match action:
-                case Poll():
-                    if not self._events:
-                        if schedule.buffered:
-                            # A batch that is being gathered may be due before the next event.
-                            self._wake(clock.now + READ_WAIT_S)
-                        return
-                    self._take(self._events.popleft())
-                case Invoke():
-                    self._invoke(action)
-                    if self._is_single:
-                        return
-                case Deliver():
-                    schedule.on_delivered(clock.now, action.lane)
-                case Wait():
-                    self._wake(action.until)
-                    return
-                case Finished():
-                    return
+        super().step()
+
+    def _poll(self) -> bool:
+        if self._events:
+            self._take(self._events.popleft())
+            return True
+        if self.schedule.buffered:
+            # A batch that is being gathered may be due before the next event.
+            self._wake(self._clock.now + READ_WAIT_S)
+        return False
 
     def _take(self, event: _Event) -> None:
         records = self.arrivals.runs(self.place, self._position, event.end)

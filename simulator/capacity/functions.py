@@ -19,7 +19,8 @@ from consumers.runtime.windows import OpenWindow
 from simulator.capacity.arrivals import Page
 from simulator.capacity.clock import Clock, Process
 from simulator.capacity.delays import Delays
-from simulator.capacity.handlers import FINAL, LIVE, Durations, Final, Handler, Live, ReadOnly
+from simulator.capacity.finishing import Final
+from simulator.capacity.handlers import FINAL, LIVE, Durations, Handler, Live, ReadOnly
 from simulator.capacity.items import League
 from simulator.capacity.publishing import PUBLISH, Publish
 from simulator.capacity.reading import Reader

@@ -59,6 +59,8 @@ class Improvements:
         messages = workload.racers * workload.seconds
         self._is_exact = messages <= EXACT_RIDE and messages * workload.races * len(workload.classes) <= EXACT_RIDES
         self._ticks: dict[tuple[int, int, int], Indices] = {}
+        self._known_shares: dict[int, npt.NDArray[np.float64]] = {}
+        self._latest: tuple[tuple[int, int], Mask] | None = None
 
     def any(self, shard: int, of: tuple[int, int], first_tick: float, last_tick: float) -> bool:
         """Whether a message of that race and class (by their places) that is due in these ticks, both included,
@@ -83,12 +85,11 @@ class Improvements:
             racers = workload.racers / self._riders.shard_count if here is None else int(here.sum())
             racers /= workload.interval_s
             # A tick has a fiftieth of them.
-            nobody = (1 - self._shares(place)) ** (racers / TICKS)
+            if place not in self._known_shares:
+                self._known_shares[place] = self._shares(place)
+            nobody = (1 - self._known_shares[place]) ** (racers / TICKS)
             return np.flatnonzero(rng.random((workload.seconds, TICKS)) >= nobody[:, None])
-        first = FIRST_RACER_ID + mine.start
-        class_id = workload.classes[place]
-        output = outputs(first, workload.racers, workload.seconds, class_id, workload.seed, race)
-        better = improving(output, self._sent(race, mine))
+        better = self._better(race, place, mine)
         seconds, racers_better = np.nonzero(better if here is None else better & here)
         if here is None:
             # Each message comes to any shard.
@@ -96,6 +97,15 @@ class Improvements:
             seconds, racers_better = seconds[kept], racers_better[kept]
         phases = self._riders.phases_ms(race)[mine] // LINGER_MS
         return np.unique(seconds * TICKS + phases[racers_better])
+
+    def _better(self, race: int, place: int, mine: slice) -> Mask:
+        """:func:`improving` of that race and class; the latest is kept, for its other shards."""
+        if self._latest is None or self._latest[0] != (race, place):
+            workload = self._riders.workload
+            first = FIRST_RACER_ID + mine.start
+            output = outputs(first, workload.racers, workload.seconds, workload.classes[place], workload.seed, race)
+            self._latest = (race, place), improving(output, self._sent(race, mine))
+        return self._latest[1]
 
     def _sent(self, race: int, mine: slice) -> Mask | None:
         """Which of a class send in each second of a race; None: all of them in all."""

@@ -38,7 +38,6 @@ NAMES = ("p99", "throttled", "table_throttled", "settled", "age")
 DEFAULT = "p99=10s,throttled=0,settled=10s"
 _LONGEST_S = 86_400.0
 _MOST_EXCESS = 1e6
-_REFUSED_WEIGHT = 1e4
 
 
 class ObjectiveError(ValueError):
@@ -154,11 +153,9 @@ class Measured:
 
 
 def _excess(name: str, value: float, most: float) -> float:
-    """Times compare by how many times too long they are. Shares by their size, since none at all is asked often; what
-    shards refuse weighs, as no waiting makes it good: a hundredth as much as a time that is a hundred times too long.
-    """
+    """Times compare by how many times too long they are, shares by their size: none at all is asked often."""
     if name in SHARES:
-        return (value - most) * (_REFUSED_WEIGHT if name == "throttled" else 1)
+        return value - most
     return value / most - 1 if most else value
 
 

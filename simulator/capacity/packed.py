@@ -46,8 +46,7 @@ def _fewest_shards(packing: Runs, best: Trial) -> Trial | None:
 
     def is_taken(shards: int) -> bool:
         trial = at(shards)
-        most = packing.objective.most.get("throttled", 1.0)
-        return trial is not None and not trial.found.lost and trial.found.values["throttled"] <= most
+        return trial is not None and not trial.refused
 
     counts = range(1, best.sizes.get(SHARDS, 1) + 1)
     place = bisect_left(counts, True, key=is_taken)

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from consumers.runtime.actions import Deliver, Finished, Invoke, Poll, Wait
+from consumers.runtime.actions import Invoke
 from consumers.runtime.batches import PAYLOAD_MAX_BYTES, Outcome
 from consumers.runtime.config import MappingConfig, RuntimeSettings
 from consumers.runtime.shard_schedule import ShardSchedule
 from simulator.capacity.arrivals import TICK_S, TICKS, Arrivals, Page
 from simulator.capacity.clock import Clock
+from simulator.capacity.driving import Driver
 from simulator.capacity.timeline import Timeline
 from simulator.cloud import limits
 from simulator.cloud.shard import Shard
@@ -56,7 +57,7 @@ class ShardReader(Protocol):
         """Another reader spends the shard's reads: rest no longer."""
 
 
-class Reader:
+class Reader(Driver):
     """Reads shard ``place`` for ``mapping`` and invokes ``function``, from the first :meth:`step` on. ``siblings`` are
     the readers of the same shard, itself among them; with ``rests`` false every read is a step of its own."""
 
@@ -78,21 +79,17 @@ class Reader:
         self.shard = shard
         self.place = place
         self.arrivals = arrivals
-        self.mapping = mapping
         self.function = function
         self.settings = settings or RuntimeSettings()
-        self.schedule = ShardSchedule(mapping, shard.shard_id, self.settings, clock.now, rng=rng.random)
+        schedule = ShardSchedule(mapping, shard.shard_id, self.settings, clock.now, rng=rng.random)
+        super().__init__(clock, mapping, schedule, timeline)
         self.siblings = siblings
         siblings.append(self)
         self.is_behind = False
         self.label = f"{mapping.name}/{shard.shard_id}"
-        self._clock = clock
-        self._timeline = timeline
         self._position = 0
-        self._is_single = mapping.parallelization_factor == 1
         self._rests = rests and self._is_single and not mapping.filter_patterns and not mapping.batching_window_s
         self._resting_from: float | None = None
-        self._wakes_at = math.inf
         function.attach(self)
 
     @property
@@ -114,26 +111,6 @@ class Reader:
         """Whether everything that was in the shard at ``since`` is processed, its windows included."""
         return self.schedule.caught_up(since)
 
-    def step(self) -> None:
-        """Do what the schedule says until it waits, or has an invocation out."""
-        clock, schedule = self._clock, self.schedule
-        while True:
-            action = schedule.next_action(clock.now)
-            match action:
-                case Poll():
-                    self._poll()
-                case Invoke():
-                    self._invoke(action)
-                    if self._is_single:
-                        return
-                case Deliver():
-                    schedule.on_delivered(clock.now, action.lane)
-                case Wait():
-                    self._wait(action.until)
-                    return
-                case Finished():
-                    return
-
     # -- waiting ---------------------------------------------------------------------------------------
 
     def _wait(self, until: float) -> None:
@@ -144,22 +121,8 @@ class Reader:
                 until = wakes_at
         self._wake(until)
 
-    def _wake(self, until: float) -> None:
-        """Go on at ``until``; an earlier wake that was planned stands for it."""
-        # A wait that ends now would never let time go on.
-        until = max(until, self._clock.now + 1e-3)
-        if self._clock.now < self._wakes_at <= until:
-            return
-        self._wakes_at = until
-
-        def woken() -> None:
-            if self._wakes_at == until:
-                self._wakes_at = math.inf
-                self._settle(until)
-                if not (self._is_single and self.schedule.in_flight):
-                    self.step()
-
-        self._clock.at(until, woken)
+    def _waking(self, at: float) -> None:
+        self._settle(at)
 
     def rouse(self) -> None:
         """Another reader spends the shard's reads: rest no longer."""
@@ -254,7 +217,7 @@ class Reader:
 
     # -- steps -----------------------------------------------------------------------------------------
 
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
         now, shard, arrivals = self._clock.now, self.shard, self.arrivals
         if not shard.admit_read(now):
             self._timeline.add("read_throttled", shard.shard_id, now, 1)
@@ -264,7 +227,7 @@ class Reader:
             self._timeline.broke(quota.name, shard.shard_id, bucket.rate, quota.unit, now)
             self._fall_behind()
             self.schedule.on_poll_throttled(now)
-            return
+            return True
         came = arrivals.end(self.place, now)
         end = min(came, self._position + arrivals.read_max)
         records = arrivals.runs(self.place, self._position, end)
@@ -277,6 +240,7 @@ class Reader:
             self._fall_behind()
         else:
             self.is_behind = False
+        return True
 
     def _fall_behind(self) -> None:
         """It reads faster than once a second now, or cannot read."""
@@ -284,22 +248,8 @@ class Reader:
         for one in self.siblings:
             one.rouse()
 
-    def _invoke(self, action: Invoke) -> None:
-        now = self._clock.now
-        if action.records:
-            age_s = now - action.records[-1].arrival_s
-            self._timeline.peak("iterator_age_s", self.mapping.name, now, age_s)
-
-        def done(outcome: Outcome) -> None:
-            self.schedule.on_invoke_result(outcome, self._clock.now, action.lane)
-            # Not from within: the caller may still be in its loop.
-            self._clock.at(self._clock.now, self._resumed)
-
+    def _call(self, action: Invoke, done: Callable[[Outcome], None]) -> None:
         self.function.invoke(self, action, done)
-
-    def _resumed(self) -> None:
-        if not (self._is_single and self.schedule.in_flight):
-            self.step()
 
 
 def forgettable(readers: Sequence[ShardReader], shards: int, arrivals: Arrivals) -> list[int]:

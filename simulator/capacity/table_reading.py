@@ -11,13 +11,14 @@ import math
 import random
 from collections.abc import Callable, Mapping
 
-from consumers.runtime.actions import Deliver, Finished, Invoke, Poll, Wait
+from consumers.runtime.actions import Invoke
 from consumers.runtime.batches import Outcome
 from consumers.runtime.config import MappingConfig, RuntimeSettings
 from consumers.runtime.event import EventBuilder
 from consumers.runtime.shard_schedule import ShardSchedule
 from consumers.runtime.sources.dynamodb_stream import DynamoDBStream
 from simulator.capacity.clock import Clock
+from simulator.capacity.driving import Driver
 from simulator.capacity.functions import Function
 from simulator.capacity.table_feed import Queue, TableFeed
 from simulator.capacity.tables import Table
@@ -29,7 +30,7 @@ SHARD_ID = "shardId-00000000000000000000-00000000"
 """Ids of a table's stream have 28 to 65 characters."""
 
 
-class TableReader:
+class TableReader(Driver):
     """Reads ``feed`` for ``mapping`` and invokes ``function``, from the first :meth:`step` on."""
 
     def __init__(
@@ -41,17 +42,13 @@ class TableReader:
         timeline: Timeline,
         rng: random.Random,
     ) -> None:
-        self.mapping = mapping
         self.function = function
         self._settings = DynamoDBStream(mapping, None, RuntimeSettings(), lambda: clock.now).paced(RuntimeSettings())
-        self.schedule = ShardSchedule(mapping, SHARD_ID, self._settings, clock.now, rng=rng.random)
+        schedule = ShardSchedule(mapping, SHARD_ID, self._settings, clock.now, rng=rng.random)
+        super().__init__(clock, mapping, schedule, timeline)
         self._queue = Queue(self._came)
         feed.readers.append(self._queue)
-        self._clock = clock
-        self._timeline = timeline
-        self._is_single = mapping.parallelization_factor == 1
         self._idle_from: float | None = None
-        self._wakes_at = math.inf
 
     @property
     def backlog(self) -> int:
@@ -63,26 +60,6 @@ class TableReader:
         if self._idle_from is not None:
             return True
         return not self._queue.records and self.schedule.caught_up(since)
-
-    def step(self) -> None:
-        """Do what the schedule says until it waits, or has an invocation out."""
-        clock, schedule = self._clock, self.schedule
-        while True:
-            action = schedule.next_action(clock.now)
-            match action:
-                case Poll():
-                    self._poll()
-                case Invoke():
-                    self._invoke(action)
-                    if self._is_single:
-                        return
-                case Deliver():
-                    schedule.on_delivered(clock.now, action.lane)
-                case Wait():
-                    self._wait(action.until)
-                    return
-                case Finished():
-                    return
 
     def _wait(self, until: float) -> None:
         """Until then; with nothing to read and nothing on its way, until something comes."""
@@ -100,43 +77,15 @@ class TableReader:
             pace_s = self._settings.poll_interval_s
             self._wake(first + max(0, math.ceil((self._clock.now - first) / pace_s)) * pace_s)
 
-    def _wake(self, until: float) -> None:
-        """Go on at ``until``; an earlier wake that was planned stands for it."""
-        # A wait that ends now would never let time go on.
-        until = max(until, self._clock.now + 1e-3)
-        if self._clock.now < self._wakes_at <= until:
-            return
-        self._wakes_at = until
-
-        def woken() -> None:
-            if self._wakes_at == until:
-                self._wakes_at = math.inf
-                self._go_on()
-
-        self._clock.at(until, woken)
-
-    def _poll(self) -> None:
+    def _poll(self) -> bool:
         now = self._clock.now
         changes = self._queue.read()
         behind_ms = max(1, int((now - changes[-1].arrival_s) * 1000)) if changes else 0
         self.schedule.on_poll_result(now, now, changes, behind_ms, shard_ended=False)
+        return True
 
-    def _invoke(self, action: Invoke) -> None:
-        now, function = self._clock.now, self.function
-        if action.records:
-            age_s = now - action.records[-1].arrival_s
-            self._timeline.peak("iterator_age_s", self.mapping.name, now, age_s)
-
-        def done(outcome: Outcome) -> None:
-            self.schedule.on_invoke_result(outcome, self._clock.now, action.lane)
-            # Not from within: the caller may still be in its loop.
-            self._clock.at(self._clock.now, self._go_on)
-
-        function.run(function.read(action), action.count, self.mapping.name, done)
-
-    def _go_on(self) -> None:
-        if not (self._is_single and self.schedule.in_flight):
-            self.step()
+    def _call(self, action: Invoke, done: Callable[[Outcome], None]) -> None:
+        self.function.run(self.function.read(action), action.count, self.mapping.name, done)
 
 
 def read_tables(

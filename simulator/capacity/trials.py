@@ -43,6 +43,8 @@ class Trial:
     usage: Usage
     misses: tuple[str, ...]
     excess: float
+    refused: bool = False
+    """Whether shards refuse more than is allowed, or messages are lost: what no function and no table can mend."""
 
     @property
     def holds(self) -> bool:
@@ -115,7 +117,8 @@ class Runs:
             return None
         found = measured(run)
         misses = tuple(found.misses(self.objective))
-        return Trial(self.kind, sizes, found, run.usage, misses, found.excess(self.objective))
+        refused = found.values["throttled"] > self.objective.most.get("throttled", 1.0) or found.lost > 0
+        return Trial(self.kind, sizes, found, run.usage, misses, found.excess(self.objective), refused)
 
     def _deployed(self, sizes: Sizes) -> Deployment | None:
         key = self._key(sizes)
@@ -157,9 +160,10 @@ class Runs:
 # -- moves ------------------------------------------------------------------------------------------------
 
 
-def nearness(trial: Trial) -> tuple[float, float]:
-    """Back-off draws lots: differences of some percent are none, and the bill decides."""
-    return float(f"{trial.excess:.1g}"), trial.usd
+def nearness(trial: Trial) -> tuple[bool, float, float]:
+    """Whoever keeps what is asked of the stream is nearer than who does not, however soon that one settles. Back-off
+    draws lots: differences of some percent are none, and the bill decides."""
+    return trial.refused, float(f"{trial.excess:.1g}"), trial.usd
 
 
 def helped(before: float, after: float) -> bool:
