@@ -405,3 +405,49 @@ def test_results_that_nobody_writes_do_not_hold() -> None:
     assert not packed.holds
     assert not packed.broken
     assert plan(deployment_of(), Workload(racers=50, seconds=10)).holds
+
+
+def _mappings(deployment: Deployment, **settings: Any) -> Deployment:
+    """``deployment`` with settings of every event source of the stream in place."""
+    functions = tuple(
+        replace(
+            one,
+            event_sources=tuple(
+                replace(source, **settings) if source.kind == "Kinesis" else source for source in one.event_sources
+            ),
+        )
+        for one in deployment.functions
+    )
+    return replace(deployment, functions=functions)
+
+
+def test_what_retries_give_up_is_no_result() -> None:
+    """On the published sizes functions are killed at 15 s; with one retry, their batches are then dropped."""
+    published = deployment_of("as-published", FunctionTimeout=3)
+    workload = Workload(racers=300, seconds=20)
+    patient = plan(published, workload)
+    assert patient.given_up == 0
+    hasty = plan(_mappings(published, maximum_retry_attempts=0), workload)
+    assert hasty.given_up > 0
+    assert not hasty.recovers
+    assert as_json(hasty)["given_up"] == {"given_up": hasty.given_up, "expired": 0}
+    # Each source has processed or given up all of it.
+    for source in hasty.timeline.resources("backlog"):
+        done = hasty.timeline.total("processed", source) + hasty.timeline.total("given_up", source)
+        assert done == workload.messages
+        assert hasty.timeline.series("backlog", source, hasty.seconds)[-1] == 0
+
+
+def test_what_outlives_its_retention_is_passed_over() -> None:
+    """Retention of half a minute, which AWS does not offer, on a stream that is minutes behind."""
+    published = deployment_of("as-published")
+    short = replace(published, streams=(replace(published.streams[0], retention_hours=1 / 120),))
+    workload = Workload(racers=1000, seconds=60)
+    found = plan(short, workload)
+    told = as_json(found)["given_up"]
+    assert told["expired"] > 1000
+    assert not found.recovers
+    for source in found.timeline.resources("backlog"):
+        done = sum(found.timeline.total(metric, source) for metric in ("processed", "given_up", "expired"))
+        assert done == workload.messages
+    assert plan(published, workload).given_up == 0

@@ -13,6 +13,8 @@ from simulator.capacity.table_reading import TableReader
 from simulator.capacity.tables import Table
 from simulator.capacity.timeline import Timeline
 
+GIVEN_UP = ("given_up", "expired")
+"""Records that no function will process: by a mapping's retries or its age limit, or by the stream's retention."""
 _HOPES_S = 10.0
 """How often it is asked whether consumers still can catch up."""
 
@@ -49,7 +51,10 @@ def tell_backlog(timeline: Timeline, sources: Iterable[str], seconds: int) -> No
     """Records on the stream that event ``sources`` have not processed, at the end of each second."""
     accepted = np.cumsum(timeline.summed("accepted", seconds))
     for name in set(sources):
-        left = accepted - np.cumsum(timeline.series("processed", name, seconds))
+        done = np.zeros(seconds)
+        for metric in ("processed", *GIVEN_UP):
+            done += timeline.series(metric, name, seconds)
+        left = accepted - np.cumsum(done)
         timeline.set_series("backlog", name, left.tolist())
 
 

@@ -27,12 +27,18 @@ class Driver:
         self._timeline = timeline
         self._is_single = mapping.parallelization_factor == 1
         self._wakes_at = math.inf
+        self._dropped = 0
 
     def step(self) -> None:
         """Do what the schedule says until it waits, has an invocation out, or there is nothing to read yet."""
         clock, schedule = self._clock, self.schedule
         while True:
             action = schedule.next_action(clock.now)
+            if schedule.dropped_records != self._dropped:
+                # After MaximumRetryAttempts, or older than MaximumRecordAgeInSeconds.
+                more = schedule.dropped_records - self._dropped
+                self._dropped += more
+                self._timeline.add("given_up", self.mapping.name, clock.now, more)
             match action:
                 case Poll():
                     if not self._poll():

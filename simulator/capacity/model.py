@@ -31,7 +31,7 @@ from consumers.runtime.event import EventBuilder
 from consumers.store import DEFAULT_TABLE
 from simulator.capacity.aggregating import AggregatingProducer
 from simulator.capacity.arrivals import Arrivals
-from simulator.capacity.catching_up import Levels, drain, tell_backlog
+from simulator.capacity.catching_up import GIVEN_UP, Levels, drain, tell_backlog
 from simulator.capacity.clock import Clock
 from simulator.capacity.delays import SHARES
 from simulator.capacity.delivering import Delivery, transforms_of
@@ -111,7 +111,12 @@ class Plan:
     def recovers(self) -> bool:
         """Nothing was lost, no function was killed, and consumers caught up: what was refused was made good."""
         timeouts = sum(function.totals.timeouts for function in self.functions)
-        return not self.ledger.lost and not timeouts and self.settled_s is not None
+        return not self.ledger.lost and not self.given_up and not timeouts and self.settled_s is not None
+
+    @property
+    def given_up(self) -> int:
+        """Records, by event source, that were on the stream and that no function will process."""
+        return int(sum(self.timeline.total(metric) for metric in GIVEN_UP))
 
     @property
     def holds(self) -> bool:
@@ -201,7 +206,17 @@ def plan(
                 FanOutReader(clock, mapping, shard, place, arrivals, function, timeline, rng, settings)
                 if source.consumer_name
                 else Reader(
-                    clock, mapping, shard, place, arrivals, function, timeline, rng, siblings[place], rests=rests
+                    clock,
+                    mapping,
+                    shard,
+                    place,
+                    arrivals,
+                    function,
+                    timeline,
+                    rng,
+                    siblings[place],
+                    rests=rests,
+                    retention_s=stream.retention_hours * 3600,
                 )
             )
             readers.append(reader)

@@ -174,7 +174,7 @@ def measured(plan: Plan) -> Measured:
             "settled": math.inf if plan.settled_s is None else plan.settled_s,
             "age": timeline.highest("iterator_age_s"),
         },
-        lost=plan.ledger.lost,
+        lost=plan.ledger.lost + plan.given_up,
         timeouts=sum(function.totals.timeouts for function in plan.functions),
         backlog=plan.backlog if plan.settled_s is None else 0,
         bill=plan.bill,

@@ -59,7 +59,8 @@ class ShardReader(Protocol):
 
 class Reader(Driver):
     """Reads shard ``place`` for ``mapping`` and invokes ``function``, from the first :meth:`step` on. ``siblings`` are
-    the readers of the same shard, itself among them; with ``rests`` false every read is a step of its own."""
+    the readers of the same shard, itself among them; with ``rests`` false every read is a step of its own. Records are
+    gone after ``retention_s``."""
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Reader(Driver):
         *,
         rests: bool = True,
         settings: RuntimeSettings | None = None,
+        retention_s: float = math.inf,
     ) -> None:
         self.shard = shard
         self.place = place
@@ -88,6 +90,7 @@ class Reader(Driver):
         self.is_behind = False
         self.label = f"{mapping.name}/{shard.shard_id}"
         self._position = 0
+        self._retention_s = retention_s
         self._rests = rests and self._is_single and not mapping.filter_patterns and not mapping.batching_window_s
         self._resting_from: float | None = None
         function.attach(self)
@@ -229,6 +232,7 @@ class Reader(Driver):
             self.schedule.on_poll_throttled(now)
             return True
         came = arrivals.end(self.place, now)
+        self._pass_over(now - self._retention_s)
         end = min(came, self._position + arrivals.read_max)
         records = arrivals.runs(self.place, self._position, end)
         shard.charge_read((end - self._position) * arrivals.record_bytes, now)
@@ -241,6 +245,15 @@ class Reader(Driver):
         else:
             self.is_behind = False
         return True
+
+    def _pass_over(self, horizon_s: float) -> None:
+        """What came before then is not readable any more: the stream's retention is over."""
+        if horizon_s <= self.arrivals.start_s:
+            return
+        gone = self.arrivals.end(self.place, horizon_s) - self._position
+        if gone > 0:
+            self._position += gone
+            self._timeline.add("expired", self.mapping.name, self._clock.now, gone)
 
     def _fall_behind(self) -> None:
         """It reads faster than once a second now, or cannot read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from simulator.capacity.catching_up import GIVEN_UP
 from simulator.capacity.delays import SHARES, slowest_s
 from simulator.capacity.delivering import Delivery
 from simulator.capacity.functions import Function
@@ -54,6 +55,7 @@ def as_json(plan: Plan, *, with_timeline: bool = True) -> dict[str, Any]:
         "settled_s": None if plan.settled_s is None else round(plan.settled_s, 1),
         "never_settles_because": plan.never,
         "backlog": plan.backlog,
+        "given_up": {metric: int(plan.timeline.total(metric)) for metric in GIVEN_UP},
         "ledger": {
             "generated": ledger.generated,
             "delivered": ledger.delivered,

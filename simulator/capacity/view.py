@@ -61,6 +61,8 @@ def _answer(plan: Plan) -> Text:
     fate = f"{ledger.delivered:,} of {ledger.generated:,} messages on the stream"
     if ledger.lost:
         fate += f", {ledger.lost:,} lost"
+    if plan.given_up:
+        fate += f", {plan.given_up:,} of them never processed"
     fate += f", p99 within {plan.accepted_ms['p99']:,} ms"
     if plan.settled_s is None:
         left_s = plan.seconds - plan.workload.total_seconds
