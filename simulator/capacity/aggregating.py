@@ -69,7 +69,7 @@ class AggregatingProducer(Gate):
         self._left = np.zeros(len(shards), np.int64)
         # Records that were refused last time.
         self._refused = 0
-        self._lane = int(lanes.of([OUTER_KEY])[0])
+        self._lane = lanes.of(OUTER_KEY)
         self._every = riders.workload.lingers_ms // LINGER_MS
 
     # -- in bulk ---------------------------------------------------------------------------------------

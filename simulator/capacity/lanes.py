@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 
-import numpy as np
-
 from consumers.runtime.shard_schedule import lane_of
-from simulator.capacity.arrivals import Indices
 
 
 class Lanes:
@@ -22,22 +19,17 @@ class Lanes:
 
     def __init__(self, factors: Iterable[int]) -> None:
         self.count = math.lcm(1, *factors)
-        self._known: dict[str, int] = {}
 
-    def of(self, keys: Sequence[str]) -> Indices:
-        """The lane of each partition key, 0..``count`` - 1."""
-        known = self._known
-        for key in keys:
-            if key not in known:
-                known[key] = lane_of(key, self.count)
-        return np.array([known[key] for key in keys], np.int64)
+    def of(self, key: str) -> int:
+        """The lane of a partition key, 0..``count`` - 1; of many, see :func:`simulator.capacity.keys.lanes_of`."""
+        return lane_of(key, self.count)
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """A partition key of each lane, to stand for all of them."""
         found: dict[int, str] = {}
         for number in itertools.count():
-            found.setdefault(lane_of(str(number), self.count), str(number))
+            found.setdefault(self.of(str(number)), str(number))
             if len(found) == self.count:
                 return tuple(found[lane] for lane in range(self.count))
         raise AssertionError("counting never ends")

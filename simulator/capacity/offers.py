@@ -237,7 +237,7 @@ class Offers:
             shards=shards,
             lanes=lanes,
             lane_count=self._lanes.count,
-            outer_lane=int(self._lanes.of([OUTER_KEY])[0]),
+            outer_lane=self._lanes.of(OUTER_KEY),
             batch=self._batch,
         )
         if turn is not None and race.shards is not None:
